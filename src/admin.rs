@@ -1,0 +1,1 @@
+//! The private door's answers: health, readiness, metrics.

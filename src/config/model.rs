@@ -1,0 +1,469 @@
+//! The configuration as typed values. Names are the contract; every default stands beside its key.
+
+use crate::config::duration;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The public door.
+    pub server: Server,
+    /// The private door.
+    pub admin: Admin,
+    /// The backend.
+    pub upstream: Upstream,
+    /// Engine.IO and Socket.IO.
+    pub socketio: SocketIo,
+    /// Where credentials may stand.
+    pub credentials: Credentials,
+    /// Who may vouch for a user, in the order of the file.
+    pub issuer: Vec<Issuer>,
+    /// What the backend is told.
+    pub identity: IdentityOut,
+    /// How long a session may live.
+    pub session: Session,
+    /// Bounds.
+    pub limits: Limits,
+    /// Everything that is not under `socketio.path`.
+    pub http: Http,
+    /// The operator's log.
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Addresses `host:port`, or `unix:/path`.
+    pub listen: Vec<String>,
+    /// Peers whose `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a drain may take at shutdown.
+    #[serde(with = "duration")]
+    pub drain_timeout: Duration,
+    /// TLS; absent: plain HTTP.
+    pub tls: Option<ServerTls>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec!["127.0.0.1:8080".into()],
+            trusted_proxies: Vec::new(),
+            drain_timeout: Duration::from_secs(30),
+            tls: None,
+        }
+    }
+}
+
+/// `[server.tls]`
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ServerTls {
+    /// PEM file with the certificate chain.
+    pub cert: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address of the admin listener; `""` turns it off.
+    pub listen: String,
+    /// Name of the environment variable that holds the bearer token; required off loopback.
+    pub token_env: String,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9090".into(), token_env: String::new() }
+    }
+}
+
+/// `[upstream]`
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstream {
+    /// `http://host:port`, `https://host:port` or `unix:/path`; several take turns.
+    pub urls: Vec<String>,
+    /// From dialling to the backend's answer.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// PEM file with further certificate authorities for `https://` backends.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self { urls: vec!["http://127.0.0.1:3000".into()], connect_timeout: Duration::from_secs(5), ca_file: None }
+    }
+}
+
+/// What a backend speaks.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub enum Protocol {
+    /// Socket.IO packets inside Engine.IO.
+    #[default]
+    #[serde(rename = "socket.io")]
+    SocketIo,
+    /// Raw Engine.IO.
+    #[serde(rename = "engine.io")]
+    EngineIo,
+}
+
+/// `client_bundle`
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientBundle {
+    /// Passed to the backend without a session.
+    #[default]
+    Pass,
+    /// Answered 404.
+    Deny,
+}
+
+/// `on_expiry`
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExpiry {
+    /// Close the transport: stock clients come back with a fresh token.
+    #[default]
+    Reconnect,
+    /// DISCONNECT every namespace first: stock clients stay down.
+    Disconnect,
+}
+
+/// `on_reject`
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum OnReject {
+    /// Open the transport and refuse with CONNECT_ERROR, which the application can read.
+    #[default]
+    ConnectError,
+    /// 401, 403 or 503.
+    Http,
+}
+
+/// `[socketio]`
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct SocketIo {
+    /// The path of the Socket.IO server.
+    pub path: String,
+    /// What the backend speaks.
+    pub protocol: Protocol,
+    /// `GET /socket.io/socket.io.js` and its siblings.
+    pub client_bundle: ClientBundle,
+    /// Learn the backend's timings by a handshake of the gate's own.
+    pub probe: bool,
+    /// Accept Engine.IO protocol 3 (Socket.IO 2 clients).
+    pub eio3: bool,
+    /// Origins of pages that may connect; `[]` = the same origin, `"*"` = any.
+    pub allowed_origins: Vec<String>,
+    /// Refuse requests without an Origin header.
+    pub require_origin: bool,
+    /// From OPEN to a valid CONNECT.
+    #[serde(with = "duration")]
+    pub connect_deadline: Duration,
+    /// What a client is sent when its token ends.
+    pub on_expiry: OnExpiry,
+    /// What a bad credential in the handshake is answered with.
+    pub on_reject: OnReject,
+    /// Fixed `pingInterval`; absent: the backend's.
+    #[serde(with = "duration::optional")]
+    pub ping_interval: Option<Duration>,
+    /// Fixed `pingTimeout`; absent: the backend's.
+    #[serde(with = "duration::optional")]
+    pub ping_timeout: Option<Duration>,
+    /// Fixed `maxPayload` in bytes; absent: the backend's.
+    pub max_payload: Option<u64>,
+}
+
+impl Default for SocketIo {
+    fn default() -> Self {
+        Self {
+            path: "/socket.io/".into(),
+            protocol: Protocol::SocketIo,
+            client_bundle: ClientBundle::Pass,
+            probe: true,
+            eio3: true,
+            allowed_origins: Vec::new(),
+            require_origin: false,
+            connect_deadline: Duration::from_secs(10),
+            on_expiry: OnExpiry::Reconnect,
+            on_reject: OnReject::ConnectError,
+            ping_interval: None,
+            ping_timeout: None,
+            max_payload: None,
+        }
+    }
+}
+
+/// `[credentials]`
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Credentials {
+    /// Places, most trusted first: `auth:KEY`, `header:NAME`, `query:NAME`, `cookie:NAME`, `subprotocol:NAME`.
+    pub sources: Vec<String>,
+    /// Pass the credential on to the backend.
+    pub forward: bool,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        let sources = ["auth:token", "header:authorization", "query:token", "cookie:token"];
+        Self { sources: sources.map(String::from).to_vec(), forward: false }
+    }
+}
+
+/// `[[issuer]]`
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Issuer {
+    /// The exact `iss`. Required unless a shared secret is used.
+    pub issuer: Option<String>,
+    /// Where the keys are; default: discovery at the issuer.
+    pub jwks_url: Option<String>,
+    /// Keys from a JWKS file.
+    pub jwks_file: Option<PathBuf>,
+    /// One public key from a PEM file.
+    pub key_file: Option<PathBuf>,
+    /// Name of the environment variable with a shared secret.
+    pub secret_env: Option<String>,
+    /// File with a shared secret.
+    pub secret_file: Option<PathBuf>,
+    /// Environment variable with the previous secret, still accepted.
+    pub previous_secret_env: Option<String>,
+    /// File with the previous secret, still accepted.
+    pub previous_secret_file: Option<PathBuf>,
+    /// Accepted audiences; `[]` = not checked.
+    pub audience: Vec<String>,
+    /// Accepted algorithms; `[]` = RS256, ES256, EdDSA for keys and HS256 for a secret.
+    pub algorithms: Vec<String>,
+    /// Clock skew allowed, at most 300 s.
+    #[serde(with = "duration")]
+    pub leeway: Duration,
+    /// The claim that says who: `sub`, `id`, `user.id`.
+    pub subject: String,
+    /// Accepted `typ` headers; `[]` = any but logout and security-event tokens.
+    pub typ: Vec<String>,
+    /// Longest age by `iat`; absent: unbounded.
+    #[serde(with = "duration::optional")]
+    pub max_age: Option<Duration>,
+    /// Keep using old keys for this long when the key server is away.
+    #[serde(with = "duration")]
+    pub max_stale: Duration,
+    /// PEM file with further certificate authorities for the key server.
+    pub ca_file: Option<PathBuf>,
+    /// Hosts besides the issuer's own from which discovery may name the keys.
+    pub jwks_hosts: Vec<String>,
+    /// Fetch keys over plain HTTP from other than loopback addresses.
+    pub allow_http: bool,
+}
+
+impl Default for Issuer {
+    fn default() -> Self {
+        Self {
+            issuer: None,
+            jwks_url: None,
+            jwks_file: None,
+            key_file: None,
+            secret_env: None,
+            secret_file: None,
+            previous_secret_env: None,
+            previous_secret_file: None,
+            audience: Vec::new(),
+            algorithms: Vec::new(),
+            leeway: Duration::from_secs(5),
+            subject: "sub".into(),
+            typ: Vec::new(),
+            max_age: None,
+            max_stale: Duration::from_secs(24 * 3600),
+            ca_file: None,
+            jwks_hosts: Vec::new(),
+            allow_http: false,
+        }
+    }
+}
+
+/// `[identity]`
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct IdentityOut {
+    /// Header name to claim.
+    pub headers: BTreeMap<String, String>,
+    /// Claims that `$claims` may carry.
+    pub claims: Vec<String>,
+    /// The signed assertion; absent: none is sent.
+    pub assertion: Option<Assertion>,
+}
+
+impl Default for IdentityOut {
+    fn default() -> Self {
+        let headers = [
+            ("x-auth-subject", "sub"),
+            ("x-auth-issuer", "iss"),
+            ("x-auth-expires", "exp"),
+            ("x-auth-session", "$session"),
+        ];
+        Self {
+            headers: headers.into_iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+            claims: Vec::new(),
+            assertion: None,
+        }
+    }
+}
+
+/// `[identity.assertion]`
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Assertion {
+    /// The header that carries it.
+    pub header: String,
+    /// PKCS#8 PEM with an Ed25519 or P-256 key; generated at start where absent.
+    pub key_file: Option<PathBuf>,
+    /// `iss` of the assertion.
+    pub issuer: String,
+    /// `aud` of the assertion.
+    pub audience: String,
+}
+
+impl Default for Assertion {
+    fn default() -> Self {
+        Self {
+            header: "x-siogate-assertion".into(),
+            key_file: None,
+            issuer: "siogate".into(),
+            audience: "backend".into(),
+        }
+    }
+}
+
+/// `[session]`
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Session {
+    /// No session lives longer, whatever its token says.
+    #[serde(with = "duration")]
+    pub max_lifetime: Duration,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self { max_lifetime: Duration::from_secs(24 * 3600) }
+    }
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Open sessions, authenticated or not.
+    pub max_sessions: usize,
+    /// Sessions that have not shown a valid credential yet.
+    pub max_unauthenticated: usize,
+    /// The same per client address (IPv6: per /64).
+    pub max_unauthenticated_per_ip: usize,
+    /// Packets in one polling POST.
+    pub max_packets_per_payload: usize,
+    /// Bytes queued for a slow polling client before its backend is no longer read.
+    pub max_queue: usize,
+    /// Bytes of a request head.
+    pub max_header_size: usize,
+    /// A request head must arrive within this time.
+    #[serde(with = "duration")]
+    pub header_timeout: Duration,
+    /// A request body must arrive within this time (Engine.IO) or keep moving (plain HTTP).
+    #[serde(with = "duration")]
+    pub body_timeout: Duration,
+    /// A peer that does not read for this long is cut.
+    #[serde(with = "duration")]
+    pub write_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_sessions: 100_000,
+            max_unauthenticated: 10_000,
+            max_unauthenticated_per_ip: 100,
+            max_packets_per_payload: 10_000,
+            max_queue: 1_000_000,
+            max_header_size: 16_384,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[http]`
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// The longest matching prefix decides; none: 404.
+    pub route: Vec<Route>,
+}
+
+/// `auth` of a route.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteAuth {
+    /// Nobody is asked; identity headers are still removed.
+    Pass,
+    /// Identity where there is one; a bad credential is refused.
+    Optional,
+    /// A valid credential is needed.
+    #[default]
+    Require,
+    /// 403 for all.
+    Deny,
+}
+
+/// `[[http.route]]`
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Route {
+    /// Path prefix at a segment boundary.
+    pub path: String,
+    /// Who may.
+    pub auth: RouteAuth,
+    /// Let WebSocket upgrades through.
+    pub websocket: bool,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `siogate=debug,hyper=warn`.
+    pub level: String,
+    /// `auto` (text on a terminal, else JSON), `text` or `json`.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Auto }
+    }
+}
+
+/// `[log] format`
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    #[default]
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

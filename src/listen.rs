@@ -1,0 +1,1 @@
+//! The doors: sockets, TLS and HTTP.

@@ -1,0 +1,1 @@
+//! Bytes in, values out: Engine.IO, Socket.IO, WebSocket frames and HTTP targets.

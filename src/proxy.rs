@@ -1,0 +1,1 @@
+//! The engines: move bytes, obey verdicts, decide nothing.

@@ -1,0 +1,1 @@
+//! Who is inside, until when, and how to show them out.

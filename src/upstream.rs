@@ -1,0 +1,1 @@
+//! Everything the gate dials: backends and key servers.
