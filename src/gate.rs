@@ -1,1 +1,8 @@
 //! The heart: one session's packets in, one verdict out. No IO, no clock.
+//!
+//! [`engine`] is the server half of Engine.IO for one client: polling, WebSocket and the upgrade
+//! between them. [`admission`] judges Socket.IO: which namespaces may be joined, with whose token.
+
+pub mod admission;
+pub mod ending;
+pub mod engine;

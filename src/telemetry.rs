@@ -1,1 +1,4 @@
-//! Counters and the one record per session.
+//! Counters and the one record per session. Takes words, imports no room.
+
+pub mod access;
+pub mod metrics;

@@ -1,0 +1,250 @@
+//! Judges the Socket.IO packets that matter: CONNECT, DISCONNECT and what the backend says to them.
+//!
+//! One session has one user. The first valid credential fixes it (in the handshake, or in the first
+//! CONNECT); every further namespace passes with it, or with a token of the same user.
+
+use crate::auth::credential::{Found, Secret, Sources};
+use crate::auth::identity::Identity;
+use crate::protocol::engineio::Version;
+use crate::protocol::socketio::{self, Connect};
+use crate::reason::Reason;
+use std::sync::Arc;
+
+/// Namespaces that one session may join.
+pub const MAX_NAMESPACES: usize = 256;
+
+/// Refused CONNECTs after which a session is closed.
+pub const MAX_REFUSALS: u8 = 10;
+
+/// Who a session belongs to: issuer and subject, nothing else of the token.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct User {
+    /// The issuer that vouched.
+    pub issuer: Arc<str>,
+    /// The subject.
+    pub subject: Arc<str>,
+}
+
+impl User {
+    /// The user of a verified token.
+    pub fn of(identity: &Identity) -> User {
+        User { issuer: identity.issuer.clone(), subject: identity.subject.as_str().into() }
+    }
+}
+
+/// What stays the same for all sessions.
+pub struct Rules {
+    /// Where credentials may stand.
+    pub sources: Sources,
+    /// Leave the credential in the CONNECT packet.
+    pub forward: bool,
+}
+
+/// What to do with a packet of the client.
+pub enum Verdict {
+    /// Pass it on as it came.
+    Forward,
+    /// Pass this packet on in its place.
+    Replace(String),
+    /// Send this packet to the client and nothing to the backend.
+    Answer(String),
+    /// Verify the token, then call [`Admission::judged`].
+    Judge(Box<Judgement>),
+    /// End the session.
+    Close(Reason),
+}
+
+/// A CONNECT that waits for its token to be verified.
+pub struct Judgement {
+    /// The packet.
+    pub connect: Connect,
+    /// Its token.
+    pub token: Secret,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Pending,
+    Connected,
+}
+
+/// One session's namespaces and its user.
+pub struct Admission {
+    version: Version,
+    user: Option<User>,
+    fallback: Reason,
+    refusals: u8,
+    root: Option<State>,
+    others: Vec<(Box<str>, State)>,
+}
+
+/// Says whether a recovery id was given to this user by the backend.
+pub type OwnsPid<'a> = &'a dyn Fn(&str, &User) -> bool;
+
+impl Admission {
+    /// A session whose handshake carried a valid credential.
+    pub fn with_user(version: Version, user: User) -> Self {
+        // Protocol 3 joins "/" without being asked (protocol notes, section 6).
+        let root = (version == Version::V3).then_some(State::Connected);
+        Self { version, user: Some(user), fallback: Reason::CredentialMissing, refusals: 0, root, others: Vec::new() }
+    }
+
+    /// A session that has to show a credential in its CONNECT; without one it is refused with `fallback`.
+    pub fn without_user(version: Version, fallback: Reason) -> Self {
+        Self { version, user: None, fallback, refusals: 0, root: None, others: Vec::new() }
+    }
+
+    /// The session's user, once known.
+    pub fn user(&self) -> Option<&User> {
+        self.user.as_ref()
+    }
+
+    /// Judges what the client wrote after the Engine.IO type `4`.
+    pub fn from_client(&mut self, text: &str, rules: &Rules, owns: OwnsPid<'_>) -> Verdict {
+        match text.as_bytes().first() {
+            Some(b'0') => self.connect(text, rules, owns),
+            _ if self.user.is_none() => Verdict::Close(Reason::ProtocolError),
+            Some(b'1') => {
+                self.set(socketio::namespace_of(text), None);
+                Verdict::Forward
+            }
+            _ => Verdict::Forward,
+        }
+    }
+
+    fn connect(&mut self, text: &str, rules: &Rules, owns: OwnsPid<'_>) -> Verdict {
+        let Ok(connect) = socketio::parse_connect(self.version, text) else {
+            return Verdict::Close(Reason::ProtocolError);
+        };
+        // A second CONNECT would give the backend a second socket with another payload.
+        if self.state(&connect.namespace).is_some() {
+            return Verdict::Close(Reason::ProtocolError);
+        }
+        if self.others.len() >= MAX_NAMESPACES {
+            return self.refuse(&connect.namespace, Reason::NamespaceForbidden);
+        }
+        match rules.sources.in_connect(connect.data.as_ref()) {
+            Found::Token { token, .. } => Verdict::Judge(Box::new(Judgement { connect, token })),
+            Found::Malformed { .. } => self.refuse(&connect.namespace, Reason::CredentialMalformed),
+            Found::None if self.user.is_some() => self.admit(connect, rules, owns),
+            Found::None => self.refuse(&connect.namespace, self.fallback),
+        }
+    }
+
+    /// The verifier's answer to a [`Verdict::Judge`].
+    pub fn judged(
+        &mut self,
+        connect: Connect,
+        answer: Result<&Identity, Reason>,
+        rules: &Rules,
+        owns: OwnsPid<'_>,
+    ) -> Verdict {
+        let user = match answer {
+            Ok(identity) => User::of(identity),
+            // Nobody's fault but ours: end the transport, so that stock clients try again.
+            Err(Reason::KeysUnavailable) => return Verdict::Close(Reason::KeysUnavailable),
+            Err(reason) => return self.refuse(&connect.namespace, reason),
+        };
+        match &self.user {
+            Some(known) if *known != user => return self.refuse(&connect.namespace, Reason::SubjectMismatch),
+            Some(_) => {}
+            None => self.user = Some(user),
+        }
+        self.admit(connect, rules, owns)
+    }
+
+    fn admit(&mut self, mut connect: Connect, rules: &Rules, owns: OwnsPid<'_>) -> Verdict {
+        if let Some(data) = &mut connect.data {
+            if !rules.forward {
+                rules.sources.strip_connect(data);
+            }
+            // Recovery does not look at identity at the backend: a foreign pid would hand over
+            // somebody else's rooms and data.
+            let foreign = match (data.get("pid"), &self.user) {
+                (None, _) => !data.contains_key("offset"),
+                (Some(pid), Some(user)) => !pid.as_str().is_some_and(|pid| owns(pid, user)),
+                (Some(_), None) => true,
+            };
+            if foreign || !data.contains_key("pid") {
+                data.remove("pid");
+                data.remove("offset");
+            }
+        }
+        if !rules.forward {
+            connect.query = connect.query.take().and_then(|q| without(&q, rules.sources.query_names()));
+        }
+        self.set(&connect.namespace.clone(), Some(State::Pending));
+        Verdict::Replace(connect.serialise(self.version))
+    }
+
+    fn refuse(&mut self, namespace: &str, reason: Reason) -> Verdict {
+        self.refusals += 1;
+        if self.refusals > MAX_REFUSALS {
+            return Verdict::Close(reason);
+        }
+        Verdict::Answer(socketio::connect_error(self.version, namespace, reason.message(), reason.word()))
+    }
+
+    /// Looks at what the backend wrote after the `4`; returns a recovery id that it gave out.
+    pub fn from_server(&mut self, text: &str) -> Option<String> {
+        match text.as_bytes().first()? {
+            b'0' => {
+                let (namespace, _, pid) = socketio::parse_connected(text)?;
+                self.set(&namespace, Some(State::Connected));
+                pid
+            }
+            b'1' | b'4' => {
+                self.set(socketio::namespace_of(text), None);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// DISCONNECT packets for every namespace that the client believes it is in.
+    pub fn disconnects(&self) -> Vec<String> {
+        let root = self.root.map(|_| socketio::disconnect("/"));
+        let others = self.others.iter().map(|(namespace, _)| socketio::disconnect(namespace));
+        others.chain(root).collect()
+    }
+
+    fn state(&self, namespace: &str) -> Option<State> {
+        match namespace {
+            "/" => self.root,
+            _ => self.others.iter().find(|(n, _)| **n == *namespace).map(|(_, s)| *s),
+        }
+    }
+
+    fn set(&mut self, namespace: &str, state: Option<State>) {
+        if namespace == "/" {
+            self.root = state;
+            return;
+        }
+        let at = self.others.iter().position(|(n, _)| **n == *namespace);
+        match (at, state) {
+            (Some(i), Some(state)) => self.others[i].1 = state,
+            (Some(i), None) => {
+                self.others.swap_remove(i);
+            }
+            // The backend cannot connect what the client did not ask for.
+            (None, Some(State::Pending)) => self.others.push((namespace.into(), State::Pending)),
+            (None, _) => {}
+        }
+    }
+}
+
+/// Removes the named parameters from a query; `None` where nothing is left.
+fn without(query: &str, names: &[String]) -> Option<String> {
+    let decoded = |name: &str| percent_encoding::percent_decode_str(&name.replace('+', " ")).decode_utf8_lossy().into_owned();
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| {
+            let name = decoded(pair.split_once('=').map_or(*pair, |(name, _)| name));
+            !names.contains(&name)
+        })
+        .collect();
+    (!kept.is_empty()).then(|| kept.join("&"))
+}
+
+#[cfg(test)]
+mod tests;

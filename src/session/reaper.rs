@@ -1,0 +1,30 @@
+//! The one task that watches the clocks.
+
+use crate::session::clock::Clock;
+use crate::session::registry::Registry;
+use std::time::{Duration, Instant};
+
+/// Dead legs are looked for this often.
+pub const SWEEP: Duration = Duration::from_secs(5);
+
+/// The wall clock is looked at no later than this after the last time: it may have been set.
+const SLICE: Duration = Duration::from_secs(1);
+
+/// Runs for as long as it is polled.
+pub async fn run(registry: Registry, clock: Clock) {
+    let mut next_sweep = Instant::now() + SWEEP;
+    loop {
+        let now = Instant::now();
+        registry.reap(now, clock.unix_ms());
+        if now >= next_sweep {
+            registry.sweep(now);
+            next_sweep = now + SWEEP;
+        }
+        let slice = now + SLICE;
+        let until = registry.next_end().map_or(slice, |end| end.min(slice));
+        tokio::select! {
+            () = tokio::time::sleep_until(until.into()) => {}
+            () = registry.earlier() => {}
+        }
+    }
+}

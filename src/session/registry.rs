@@ -1,0 +1,392 @@
+//! The table of everybody who is inside.
+
+use crate::gate::admission::User;
+use crate::reason::Reason;
+use crate::session::deadlines::{Deadlines, End};
+use crate::session::mailbox::Mailbox;
+use crate::session::recovery::Owners;
+use futures_util::task::AtomicWaker;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+const SHARDS: usize = 16;
+
+/// Sids whose end the client has not been told yet.
+const MAX_FAREWELLS: usize = 10_000;
+
+/// For so long the next request of an ended session is told why.
+const FAREWELL: Duration = Duration::from_secs(60);
+
+/// Bounds on the number of sessions.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Sessions of any kind.
+    pub sessions: usize,
+    /// Sessions without a user yet.
+    pub unauthenticated: usize,
+    /// The same from one address (IPv6: from one /64).
+    pub unauthenticated_per_ip: usize,
+}
+
+/// A handle on the table.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    capacity: Capacity,
+    hasher: RandomState,
+    shards: [Mutex<HashMap<Box<str>, Arc<Entry>>>; SHARDS],
+    open: AtomicUsize,
+    numbers: AtomicU64,
+    waiting: Mutex<Waiting>,
+    deadlines: Mutex<Deadlines<(Arc<Entry>, Reason)>>,
+    earlier: Notify,
+    farewells: Mutex<HashMap<Box<str>, (Reason, Instant)>>,
+    recovery: Mutex<Owners>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    total: usize,
+    by_ip: HashMap<IpAddr, usize>,
+}
+
+/// One session, as others see it.
+pub struct Entry {
+    sid: Box<str>,
+    number: u64,
+    /// Digest of the credential that came with the handshake: the same again needs no second look.
+    pub credential: Option<[u8; 32]>,
+    /// Where its requests go; a session that began on a WebSocket takes none.
+    pub mailbox: Option<Mailbox>,
+    user: OnceLock<User>,
+    ended: AtomicU8,
+    waker: AtomicWaker,
+    quiet_client: AtomicU8,
+    quiet_upstream: AtomicU8,
+    /// Sweeps without a byte after which a leg is dead; 0: not watched.
+    patience: AtomicU8,
+}
+
+impl Entry {
+    /// The session id. A secret: never log it.
+    pub fn sid(&self) -> &str {
+        &self.sid
+    }
+
+    /// The user, once admitted.
+    pub fn user(&self) -> Option<&User> {
+        self.user.get()
+    }
+
+    /// Shows the session out; the first reason stands.
+    pub fn end(&self, reason: Reason) {
+        let index = Reason::ALL.iter().position(|r| *r == reason).unwrap_or(0) as u8 + 1;
+        if self.ended.compare_exchange(0, index, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// Why it has to end, if it has to.
+    pub fn ended(&self) -> Option<Reason> {
+        let index = self.ended.load(Ordering::Acquire);
+        Reason::ALL.get(usize::from(index).checked_sub(1)?).copied()
+    }
+
+    /// For the one task that owns the session.
+    pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Reason> {
+        if let Some(reason) = self.ended() {
+            return Poll::Ready(reason);
+        }
+        self.waker.register(cx.waker());
+        self.ended().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Both legs are WebSockets from now on: end the session when one is silent for `quiet`.
+    pub fn watch(&self, quiet: Duration, sweep: Duration) {
+        let sweeps = quiet.as_millis().div_ceil(sweep.as_millis().max(1)) + 1;
+        self.patience.store(u8::try_from(sweeps).unwrap_or(u8::MAX), Ordering::Relaxed);
+    }
+
+    /// Bytes came from the client.
+    #[inline]
+    pub fn heard_client(&self) {
+        self.quiet_client.store(0, Ordering::Relaxed);
+    }
+
+    /// Bytes came from the backend.
+    #[inline]
+    pub fn heard_upstream(&self) {
+        self.quiet_upstream.store(0, Ordering::Relaxed);
+    }
+
+    fn sweep(&self) {
+        let patience = self.patience.load(Ordering::Relaxed);
+        if patience == 0 {
+            return;
+        }
+        for leg in [&self.quiet_client, &self.quiet_upstream] {
+            let quiet = leg.load(Ordering::Relaxed).saturating_add(1);
+            leg.store(quiet, Ordering::Relaxed);
+            if quiet > patience {
+                self.end(Reason::Idle);
+            }
+        }
+    }
+}
+
+/// Being inside. Dropping it is the only way out of the registry.
+pub struct Stay {
+    registry: Registry,
+    entry: Arc<Entry>,
+    waits: Option<IpAddr>,
+    end: Option<End>,
+    recovery_ids: Vec<String>,
+}
+
+impl Registry {
+    /// An empty table.
+    pub fn new(capacity: Capacity) -> Self {
+        Self(Arc::new(Inner {
+            capacity,
+            hasher: RandomState::new(),
+            shards: Default::default(),
+            open: AtomicUsize::new(0),
+            numbers: AtomicU64::new(1),
+            waiting: Mutex::default(),
+            deadlines: Mutex::default(),
+            earlier: Notify::new(),
+            farewells: Mutex::default(),
+            recovery: Mutex::new(Owners::new(capacity.sessions.saturating_mul(2).clamp(1, 1_000_000))),
+        }))
+    }
+
+    /// Lets a session in. `waits` is the client's address for one that has no user yet.
+    ///
+    /// # Errors
+    /// [`Reason::TooManyConnections`]; [`Reason::UpstreamRefused`] where the sid (a backend's own) is taken.
+    pub fn enter(
+        &self,
+        sid: &str,
+        credential: Option<[u8; 32]>,
+        mailbox: Option<Mailbox>,
+        waits: Option<IpAddr>,
+    ) -> Result<Stay, Reason> {
+        let inner = &self.0;
+        if inner.open.fetch_add(1, Ordering::AcqRel) >= inner.capacity.sessions {
+            inner.open.fetch_sub(1, Ordering::AcqRel);
+            return Err(Reason::TooManyConnections);
+        }
+        let waits = waits.map(bucket);
+        if waits.is_some_and(|ip| !self.wait(ip)) {
+            inner.open.fetch_sub(1, Ordering::AcqRel);
+            return Err(Reason::TooManyConnections);
+        }
+        let entry = Arc::new(Entry {
+            sid: sid.into(),
+            number: inner.numbers.fetch_add(1, Ordering::Relaxed),
+            credential,
+            mailbox,
+            user: OnceLock::new(),
+            ended: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+            quiet_client: AtomicU8::new(0),
+            quiet_upstream: AtomicU8::new(0),
+            patience: AtomicU8::new(0),
+        });
+        // From here on the stay's drop undoes what was counted.
+        let stay = Stay { registry: self.clone(), entry, waits, end: None, recovery_ids: Vec::new() };
+        let mut shard = self.shard(sid);
+        if shard.contains_key(sid) {
+            drop(shard);
+            return Err(Reason::UpstreamRefused);
+        }
+        shard.insert(sid.into(), stay.entry.clone());
+        drop(shard);
+        Ok(stay)
+    }
+
+    /// The session with this id.
+    pub fn find(&self, sid: &str) -> Option<Arc<Entry>> {
+        self.shard(sid).get(sid).cloned()
+    }
+
+    /// Why a session that is gone has ended, told once.
+    pub fn farewell(&self, sid: &str) -> Option<Reason> {
+        lock(&self.0.farewells).remove(sid).map(|(reason, _)| reason)
+    }
+
+    /// Open sessions.
+    pub fn len(&self) -> usize {
+        self.0.open.load(Ordering::Acquire)
+    }
+
+    /// True when nobody is inside.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sessions without a user.
+    pub fn unauthenticated(&self) -> usize {
+        lock(&self.0.waiting).total
+    }
+
+    /// Sessions with a deadline ahead.
+    pub fn deadlines(&self) -> usize {
+        lock(&self.0.deadlines).len()
+    }
+
+    /// Everybody, for a drain.
+    pub fn all(&self) -> Vec<Arc<Entry>> {
+        self.0.shards.iter().flat_map(|s| lock(s).values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// True where the backend gave this recovery id to this user.
+    pub fn owns_recovery(&self, pid: &str, user: &User) -> bool {
+        lock(&self.0.recovery).owns(pid, user)
+    }
+
+    /// The next end, for the reaper.
+    pub fn next_end(&self) -> Option<Instant> {
+        lock(&self.0.deadlines).next()
+    }
+
+    /// Resolves when the next end has moved forward.
+    pub async fn earlier(&self) {
+        self.0.earlier.notified().await;
+    }
+
+    /// Shows out everybody whose time is over; returns how many.
+    pub fn reap(&self, now: Instant, now_ms: u64) -> usize {
+        let due = lock(&self.0.deadlines).due(now, now_ms);
+        for (entry, reason) in &due {
+            entry.end(*reason);
+        }
+        due.len()
+    }
+
+    /// Looks for dead legs and forgets old farewells.
+    pub fn sweep(&self, now: Instant) {
+        for shard in &self.0.shards {
+            for entry in lock(shard).values() {
+                entry.sweep();
+            }
+        }
+        lock(&self.0.farewells).retain(|_, (_, until)| *until > now);
+    }
+
+    fn shard(&self, sid: &str) -> MutexGuard<'_, HashMap<Box<str>, Arc<Entry>>> {
+        let index = self.0.hasher.hash_one(sid) as usize % SHARDS;
+        lock(&self.0.shards[index])
+    }
+
+    fn wait(&self, ip: IpAddr) -> bool {
+        let capacity = self.0.capacity;
+        let mut waiting = lock(&self.0.waiting);
+        let from_ip = waiting.by_ip.get(&ip).copied().unwrap_or(0);
+        let room = waiting.total < capacity.unauthenticated && from_ip < capacity.unauthenticated_per_ip;
+        if room {
+            waiting.total += 1;
+            waiting.by_ip.insert(ip, from_ip + 1);
+        }
+        room
+    }
+
+    fn no_longer_waits(&self, ip: IpAddr) {
+        let mut waiting = lock(&self.0.waiting);
+        waiting.total = waiting.total.saturating_sub(1);
+        if let Some(n) = waiting.by_ip.get_mut(&ip) {
+            *n = n.saturating_sub(1);
+            if *n == 0 {
+                waiting.by_ip.remove(&ip);
+            }
+        }
+    }
+}
+
+impl Stay {
+    /// What others see of this session.
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// The table that this session stands in.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The session has a user and an end from now on.
+    pub fn admit(&mut self, user: User, end: End) {
+        let _ = self.entry.user.set(user);
+        if let Some(ip) = self.waits.take() {
+            self.registry.no_longer_waits(ip);
+        }
+        let inner = &self.registry.0;
+        if lock(&inner.deadlines).insert(self.entry.number, &end, (self.entry.clone(), end.reason)) {
+            inner.earlier.notify_one();
+        }
+        self.end = Some(end);
+    }
+
+    /// The backend gave this session a recovery id.
+    pub fn recovery_id(&mut self, pid: String) {
+        if let Some(user) = self.entry.user() {
+            lock(&self.registry.0.recovery).remember(Instant::now(), &pid, user);
+            self.recovery_ids.push(pid);
+        }
+    }
+
+    /// The client's next request shall be told why the session ended.
+    pub fn say_farewell(&self, now: Instant, reason: Reason) {
+        let mut farewells = lock(&self.registry.0.farewells);
+        if farewells.len() < MAX_FAREWELLS {
+            farewells.insert(self.entry.sid.clone(), (reason, now + FAREWELL));
+        }
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        let inner = &self.registry.0;
+        if let Some(ip) = self.waits.take() {
+            self.registry.no_longer_waits(ip);
+        }
+        if let Some(end) = &self.end {
+            lock(&inner.deadlines).remove(self.entry.number, end);
+        }
+        if let (Some(user), false) = (self.entry.user(), self.recovery_ids.is_empty()) {
+            let mut recovery = lock(&inner.recovery);
+            for pid in &self.recovery_ids {
+                recovery.remember(Instant::now(), pid, user);
+            }
+        }
+        let mut shard = self.registry.shard(&self.entry.sid);
+        if shard.get(&self.entry.sid).is_some_and(|e| e.number == self.entry.number) {
+            shard.remove(&self.entry.sid);
+        }
+        drop(shard);
+        inner.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The address that limits count by: IPv6 by /64, which is what one host usually has.
+fn bucket(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6([a, b, c, d, 0, 0, 0, 0].into())
+        }
+        v4 => v4,
+    }
+}
+
+/// A panic elsewhere must not lock everybody out: the data under these locks is valid at every step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,122 @@
+//! Every counter the gate keeps, in one struct, and its text form for Prometheus.
+//!
+//! Labels are words of closed lists: nothing that a client wrote becomes a label.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::fmt;
+
+/// One closed-list label.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Transport {
+    /// `polling` or `websocket`
+    pub transport: &'static str,
+}
+
+/// Why somebody was refused.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Refusal {
+    /// A reason word.
+    pub reason: &'static str,
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct End {
+    /// `client`, `upstream` or `gate`
+    pub by: &'static str,
+    /// A reason word, or empty.
+    pub reason: &'static str,
+}
+
+/// What came of something.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Outcome {
+    /// `ok`, `unavailable`, `refused`, `invalid`
+    pub outcome: &'static str,
+}
+
+/// Which way.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Direction {
+    /// `to_upstream` or `to_client`
+    pub direction: &'static str,
+}
+
+/// All metrics.
+pub struct Metrics {
+    registry: Registry,
+    /// Sessions opened, by the transport they began with.
+    pub opened: Family<Transport, Counter>,
+    /// Sessions ended.
+    pub ended: Family<End, Counter>,
+    /// Handshakes, CONNECTs and requests refused.
+    pub refused: Family<Refusal, Counter>,
+    /// WebSockets dialled to the backend.
+    pub dials: Family<Outcome, Counter>,
+    /// Messages relayed, counted at a session's end.
+    pub messages: Family<Direction, Counter>,
+    /// Plain HTTP requests passed on.
+    pub http_requests: Counter,
+    /// From a handshake's arrival to its answer.
+    pub handshake_seconds: Histogram,
+    /// Sessions open now.
+    pub sessions: Gauge,
+    /// Sessions that have no user yet.
+    pub unauthenticated: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("siogate");
+        let handshake = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+        let metrics = Self {
+            opened: Family::default(),
+            ended: Family::default(),
+            refused: Family::default(),
+            dials: Family::default(),
+            messages: Family::default(),
+            http_requests: Counter::default(),
+            handshake_seconds: Histogram::new(handshake),
+            sessions: Gauge::default(),
+            unauthenticated: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("sessions_opened", "Sessions opened, by first transport", metrics.opened.clone());
+        registry.register("sessions_ended", "Sessions ended, by whom and why", metrics.ended.clone());
+        registry.register("refused", "Handshakes, CONNECTs and requests refused", metrics.refused.clone());
+        registry.register("upstream_dials", "WebSockets dialled to the backend", metrics.dials.clone());
+        registry.register("messages", "Messages relayed in sessions that have ended", metrics.messages.clone());
+        registry.register("http_requests", "Plain HTTP requests passed on", metrics.http_requests.clone());
+        registry.register_with_unit(
+            "handshake",
+            "Time to answer an Engine.IO handshake",
+            Unit::Seconds,
+            metrics.handshake_seconds.clone(),
+        );
+        registry.register("sessions", "Sessions open now", metrics.sessions.clone());
+        registry.register("sessions_unauthenticated", "Sessions without a user", metrics.unauthenticated.clone());
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// The OpenMetrics text.
+    ///
+    /// # Errors
+    /// None in practice: it writes into a string.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// Counts a refusal.
+    pub fn refuse(&self, reason: &'static str) {
+        self.refused.get_or_create(&Refusal { reason }).inc();
+    }
+}
