@@ -1,1 +1,5 @@
 //! Bytes in, values out: Engine.IO, Socket.IO, WebSocket frames and HTTP targets.
+
+pub mod engineio;
+pub mod payload;
+pub mod sid;
