@@ -3,3 +3,4 @@
 pub mod engineio;
 pub mod payload;
 pub mod sid;
+pub mod socketio;
