@@ -1,2 +1,11 @@
 //! Bytes in, values out: Engine.IO, Socket.IO, WebSocket frames and HTTP targets.
+
+pub mod engineio;
+pub mod forwarded;
+pub mod handshake;
+pub mod origin;
+pub mod payload;
+pub mod sid;
+pub mod socketio;
+pub mod target;
 pub mod frame;
