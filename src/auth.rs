@@ -1,1 +1,10 @@
 //! A token in, an identity or a reason out. No IO, no clock.
+
+pub mod assertion;
+pub mod claims;
+pub mod credential;
+pub mod identity;
+pub mod jose;
+pub mod keys;
+pub mod rules;
+pub mod verifier;

@@ -1,0 +1,362 @@
+//! Where a credential may stand, in which order it counts, and how it is taken out before a request goes on.
+//!
+//! Places are asked in the order of the configuration and the first that holds something decides, good or bad:
+//! RFC 6750 section 2 forbids two methods at once, and a fixed order leaves no choice to the sender. Two
+//! different values in one place are refused, since two readers could pick differently.
+
+use crate::auth::claims::lookup;
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+
+/// Headers that can never carry a credential: they frame or route the request.
+const UNFIT: [&str; 8] =
+    ["connection", "content-length", "cookie", "host", "sec-websocket-protocol", "te", "transfer-encoding", "upgrade"];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Auth(String),
+    Header(HeaderName),
+    Query(String),
+    Cookie(String),
+    Subprotocol(String),
+}
+
+/// What was found.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing in any place.
+    None,
+    /// A credential; nothing is known about it yet.
+    Token {
+        /// The credential.
+        token: SecretString,
+        /// The place in the order: the lower, the more trusted.
+        source: usize,
+        /// Whether browsers send it unasked, so that the page's origin has to be checked.
+        cookie: bool,
+    },
+    /// Something is there, but not one credential.
+    Malformed {
+        /// What, for operators; never the value.
+        detail: String,
+    },
+}
+
+/// `[credentials] sources`, compiled.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    places: Vec<(String, Place)>,
+    query_names: Vec<String>,
+}
+
+impl Sources {
+    /// Compiles the list.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn parse<S: AsRef<str>>(list: &[S]) -> Result<Self, Vec<String>> {
+        let (mut places, mut problems) = (Vec::<(String, Place)>::new(), Vec::new());
+        for source in list {
+            let source = source.as_ref();
+            match place(source) {
+                Ok(place) if places.iter().any(|(_, known)| *known == place) => {
+                    problems.push(format!("{source:?} stands twice"));
+                }
+                Ok(place) => places.push((source.to_owned(), place)),
+                Err(problem) => problems.push(format!("{source:?} {problem}")),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let query_names = places
+            .iter()
+            .filter_map(|(_, place)| if let Place::Query(name) = place { Some(name.clone()) } else { None })
+            .collect();
+        Ok(Self { places, query_names })
+    }
+
+    /// Looks through a request. `query` gives all values of a decoded parameter name.
+    pub fn in_request(&self, headers: &HeaderMap, query: impl Fn(&str) -> Vec<String>) -> Found {
+        for (source, (_, place)) in self.places.iter().enumerate() {
+            let value = match place {
+                Place::Auth(_) => continue,
+                Place::Header(name) if *name == AUTHORIZATION => authorization(headers),
+                Place::Header(name) => header(headers, name),
+                Place::Query(name) => single(query(name), "query parameter", name),
+                Place::Cookie(name) => cookie(headers, name),
+                Place::Subprotocol(name) => subprotocol(headers, name),
+            };
+            match value {
+                Ok(None) => {}
+                Ok(Some(token)) => {
+                    return Found::Token { token: token.into(), source, cookie: matches!(place, Place::Cookie(_)) };
+                }
+                Err(detail) => return Found::Malformed { detail },
+            }
+        }
+        Found::None
+    }
+
+    /// Looks through the payload of a CONNECT packet.
+    pub fn in_connect(&self, data: Option<&Map<String, Value>>) -> Found {
+        let Some(data) = data else { return Found::None };
+        for (source, (_, place)) in self.places.iter().enumerate() {
+            let Place::Auth(path) = place else { continue };
+            match lookup(data, path) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(text)) if text.is_empty() => {}
+                Some(Value::String(text)) => {
+                    return Found::Token { token: unprefixed(text).into(), source, cookie: false };
+                }
+                Some(_) => return Found::Malformed { detail: format!("{path} in the payload is not a string") },
+            }
+        }
+        Found::None
+    }
+
+    /// Whether a credential may stand in a CONNECT packet at all.
+    pub fn reads_connect(&self) -> bool {
+        self.places.iter().any(|(_, place)| matches!(place, Place::Auth(_)))
+    }
+
+    /// Whether a credential may stand in a cookie.
+    pub fn reads_cookies(&self) -> bool {
+        self.places.iter().any(|(_, place)| matches!(place, Place::Cookie(_)))
+    }
+
+    /// A source as it was configured, for the log: `header:authorization`.
+    pub fn name(&self, source: usize) -> &str {
+        self.places.get(source).map_or("", |(name, _)| name)
+    }
+
+    /// Query parameters that hold credentials: to be dropped on the way on, and masked in logs.
+    pub fn query_names(&self) -> &[String] {
+        &self.query_names
+    }
+
+    /// The subprotocol to answer with where a credential came as one: browsers fail a WebSocket whose offer is
+    /// not taken up.
+    pub fn subprotocol_answer(&self, headers: &HeaderMap) -> Option<&str> {
+        self.places.iter().find_map(|(_, place)| match place {
+            Place::Subprotocol(name) if matches!(subprotocol(headers, name), Ok(Some(_))) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Takes every credential out of a request's headers and leaves the rest byte for byte.
+    pub fn strip_headers(&self, headers: &mut HeaderMap) {
+        for (_, place) in &self.places {
+            match place {
+                Place::Auth(_) | Place::Query(_) => {}
+                Place::Header(name) if *name == AUTHORIZATION => {
+                    // Another scheme is somebody else's credential.
+                    rewrite(headers, name, |value| if other_scheme(value) { Rewrite::Keep } else { Rewrite::Drop });
+                }
+                Place::Header(name) => while headers.remove(name).is_some() {},
+                Place::Cookie(name) => rewrite(headers, &COOKIE, |value| without_cookie(value, name)),
+                Place::Subprotocol(name) => strip_subprotocol(headers, name),
+            }
+        }
+    }
+
+    /// Takes every credential out of the payload of a CONNECT packet.
+    pub fn strip_connect(&self, data: &mut Map<String, Value>) {
+        for (_, place) in &self.places {
+            if let Place::Auth(path) = place {
+                remove(data, path);
+            }
+        }
+    }
+}
+
+fn place(source: &str) -> Result<Place, String> {
+    const ALLOWED: &str = "allowed: auth:KEY, header:NAME, query:NAME, cookie:NAME, subprotocol:NAME";
+    let (kind, name) = source.split_once(':').ok_or_else(|| format!("has no kind; {ALLOWED}"))?;
+    let token = |what: &str| {
+        // RFC 9110 section 5.6.2; the same set as for header names.
+        let fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+        if fits && !name.is_empty() { Ok(name.to_owned()) } else { Err(format!("does not name a {what}")) }
+    };
+    match kind {
+        "auth" if name.is_empty() => Err("does not name a member of the payload".into()),
+        "auth" => Ok(Place::Auth(name.into())),
+        "header" => {
+            let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "does not name a header".to_owned())?;
+            if UNFIT.contains(&header.as_str()) {
+                return Err("names a header that cannot carry a credential".into());
+            }
+            Ok(Place::Header(header))
+        }
+        // The Engine.IO parameters are read before any credential.
+        "query" if ["EIO", "transport", "sid", "t", "j", "b64"].contains(&name) => {
+            Err("names a parameter of Engine.IO".into())
+        }
+        "query" if name.is_empty() => Err("does not name a query parameter".into()),
+        "query" => Ok(Place::Query(name.into())),
+        "cookie" => token("cookie").map(Place::Cookie),
+        "subprotocol" => token("subprotocol").map(Place::Subprotocol),
+        other => Err(format!("has the unknown kind {other:?}; {ALLOWED}")),
+    }
+}
+
+/// What one place holds.
+type One = Result<Option<String>, String>;
+
+/// One value, however often it is said; empty is nothing.
+fn single(values: Vec<String>, what: &str, name: &str) -> One {
+    let mut values = values.into_iter();
+    let Some(first) = values.next() else { return Ok(None) };
+    if values.any(|other| other != first) {
+        return Err(format!("the {what} {name} stands more than once with different values"));
+    }
+    Ok(Some(first).filter(|value| !value.is_empty()).map(|value| unprefixed(&value).to_owned()))
+}
+
+/// Applications often send `Bearer <token>` in places that need no scheme.
+fn unprefixed(value: &str) -> &str {
+    match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start_matches(' '),
+        _ => value,
+    }
+}
+
+fn texts(headers: &HeaderMap, name: &HeaderName) -> Result<Vec<String>, String> {
+    let text = |value: &HeaderValue| value.to_str().map(|text| text.trim().to_owned());
+    headers.get_all(name).iter().map(text).collect::<Result<_, _>>().map_err(|_| format!("{name} is not plain ASCII"))
+}
+
+fn header(headers: &HeaderMap, name: &HeaderName) -> One {
+    single(texts(headers, name)?, "header", name.as_str())
+}
+
+/// RFC 6750 section 2.1: `Bearer`, any case, and one token. Another scheme is no credential for us.
+fn authorization(headers: &HeaderMap) -> One {
+    let mut tokens = Vec::new();
+    for value in headers.get_all(AUTHORIZATION) {
+        if other_scheme(value) {
+            continue;
+        }
+        let text = value.to_str().map_err(|_| "authorization is not plain ASCII".to_owned())?;
+        let token = match text.trim().split_once(' ') {
+            Some((_, token)) => token.trim_start_matches(' '),
+            None => return Err("authorization has no scheme or no token".into()),
+        };
+        if token.contains([' ', '\t', ',']) {
+            return Err("authorization holds more than one token".into());
+        }
+        tokens.push(token.to_owned());
+    }
+    single(tokens, "header", "authorization")
+}
+
+/// Whether an Authorization value is surely of a scheme other than Bearer.
+fn other_scheme(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes().trim_ascii();
+    let scheme = bytes.split(|byte| *byte == b' ' || *byte == b'\t').next().unwrap_or_default();
+    scheme.len() < bytes.len() && !scheme.eq_ignore_ascii_case(b"bearer")
+}
+
+fn cookie(headers: &HeaderMap, name: &str) -> One {
+    let mut values = Vec::new();
+    for header in headers.get_all(COOKIE) {
+        for pair in header.as_bytes().split(|byte| *byte == b';') {
+            let Some(value) = cookie_value(pair, name) else { continue };
+            let value = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_graphic()));
+            let value = value.ok_or_else(|| format!("the cookie {name} is not plain ASCII"))?;
+            values.push(value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value).to_owned());
+        }
+    }
+    // Two of one name: a sibling domain can set a second one before or after ours (cookie tossing).
+    single(values, "cookie", name)
+}
+
+fn cookie_value<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let at = pair.iter().position(|byte| *byte == b'=')?;
+    let (key, value) = (pair.get(..at)?, pair.get(at + 1..)?);
+    (key.trim_ascii() == name.as_bytes()).then(|| value.trim_ascii())
+}
+
+fn offers(headers: &HeaderMap) -> Result<Vec<String>, String> {
+    let lines = texts(headers, &SEC_WEBSOCKET_PROTOCOL)?;
+    Ok(lines.iter().flat_map(|line| line.split(',')).map(|offer| offer.trim().to_owned()).collect())
+}
+
+/// Places of the credentials in a list of offers: the entry after each `name`.
+fn after<'a>(offers: &'a [String], name: &'a str) -> impl Iterator<Item = usize> + 'a {
+    let mut taken = None;
+    (1..offers.len()).filter(move |at| {
+        let is = taken != Some(at - 1) && offers.get(at - 1).is_some_and(|offer| offer == name);
+        taken = if is { Some(*at) } else { taken };
+        is
+    })
+}
+
+fn subprotocol(headers: &HeaderMap, name: &str) -> One {
+    let offers = offers(headers)?;
+    single(after(&offers, name).filter_map(|at| offers.get(at).cloned()).collect(), "subprotocol", name)
+}
+
+fn strip_subprotocol(headers: &mut HeaderMap, name: &str) {
+    let Ok(offers) = offers(headers) else {
+        // Unreadable: whatever it holds does not go on.
+        headers.remove(SEC_WEBSOCKET_PROTOCOL);
+        return;
+    };
+    let secret: Vec<usize> = after(&offers, name).flat_map(|at| [at - 1, at]).collect();
+    if secret.is_empty() {
+        return;
+    }
+    let rest: Vec<_> =
+        offers.iter().enumerate().filter(|(at, _)| !secret.contains(at)).map(|(_, offer)| offer.as_str()).collect();
+    headers.remove(SEC_WEBSOCKET_PROTOCOL);
+    if let (false, Ok(value)) = (rest.is_empty(), HeaderValue::from_str(&rest.join(", "))) {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, value);
+    }
+}
+
+enum Rewrite {
+    Keep,
+    Drop,
+    Replace(HeaderValue),
+}
+
+fn rewrite(headers: &mut HeaderMap, name: &HeaderName, judge: impl Fn(&HeaderValue) -> Rewrite) {
+    let old: Vec<HeaderValue> = headers.get_all(name).iter().cloned().collect();
+    headers.remove(name);
+    for value in old {
+        match judge(&value) {
+            Rewrite::Keep => headers.append(name, value),
+            Rewrite::Drop => false,
+            Rewrite::Replace(value) => headers.append(name, value),
+        };
+    }
+}
+
+fn without_cookie(value: &HeaderValue, name: &str) -> Rewrite {
+    let pairs: Vec<&[u8]> = value.as_bytes().split(|byte| *byte == b';').collect();
+    let kept: Vec<&[u8]> = pairs.iter().filter(|pair| cookie_value(pair, name).is_none()).copied().collect();
+    if kept.len() == pairs.len() {
+        return Rewrite::Keep;
+    }
+    let rest = kept.join(&b';');
+    match HeaderValue::from_bytes(rest.trim_ascii_start()) {
+        Ok(rest) if !rest.is_empty() => Rewrite::Replace(rest),
+        _ => Rewrite::Drop,
+    }
+}
+
+/// Removes whatever [`lookup`] would find, until it finds nothing.
+fn remove(data: &mut Map<String, Value>, path: &str) {
+    data.remove(path);
+    for (dot, _) in path.match_indices('.') {
+        let (Some(head), Some(rest)) = (path.get(..dot), path.get(dot + 1..)) else { continue };
+        if let Some(Value::Object(inner)) = data.get_mut(head) {
+            remove(inner, rest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! Who a verified token speaks for, and until when.
+
+use serde_json::{Map, Value};
+use std::fmt;
+use std::sync::Arc;
+
+/// What is left of a token once it has been verified.
+#[derive(Clone, PartialEq)]
+pub struct Identity {
+    /// The configured issuer; empty for a shared secret that names none.
+    ///
+    /// Never the token's own `iss` alone: two issuers cannot speak for each other's users.
+    pub issuer: Arc<str>,
+    /// Who, as the issuer's `subject` claim says.
+    pub subject: String,
+    /// `exp`, in unix seconds.
+    pub expires_at: u64,
+    /// The first second at which the verifier would refuse the token: `exp` plus leeway, or the end of `max_age`.
+    pub ends_at: u64,
+    /// `jti`, where the token has one.
+    pub jti: Option<String>,
+    /// `sid`: the user's session at the identity provider.
+    pub session: Option<String>,
+    /// `iat`, in unix seconds.
+    pub issued_at: Option<u64>,
+    /// Every claim of the token.
+    pub claims: Map<String, Value>,
+}
+
+impl Identity {
+    /// Whether both speak for the same user of the same issuer.
+    pub fn same_user(&self, other: &Self) -> bool {
+        self.issuer == other.issuer && self.subject == other.subject
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Claims are personal data and `sid` is a handle for logout: neither belongs into a log.
+        f.debug_struct("Identity")
+            .field("issuer", &self.issuer)
+            .field("subject", &self.subject)
+            .field("expires_at", &self.expires_at)
+            .field("ends_at", &self.ends_at)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn identity(issuer: &str, subject: &str) -> Identity {
+        let Value::Object(claims) = json!({"email": "private@example.com"}) else { unreachable!() };
+        Identity {
+            issuer: issuer.into(),
+            subject: subject.into(),
+            expires_at: 10,
+            ends_at: 15,
+            jti: Some("secret-jti".into()),
+            session: Some("secret-sid".into()),
+            issued_at: None,
+            claims,
+        }
+    }
+
+    #[test]
+    fn the_same_subject_of_two_issuers_is_two_users() {
+        assert!(identity("a", "7").same_user(&identity("a", "7")));
+        assert!(!identity("a", "7").same_user(&identity("b", "7")));
+        assert!(!identity("a", "7").same_user(&identity("a", "8")));
+    }
+
+    #[test]
+    fn debug_shows_neither_claims_nor_session() {
+        let shown = format!("{:?}", identity("a", "7"));
+        assert!(shown.contains("subject: \"7\""));
+        assert!(!shown.contains("private") && !shown.contains("secret"), "{shown}");
+    }
+}
