@@ -1,0 +1,150 @@
+//! One connected byte stream to a target: name service, TCP, TLS, all before one deadline.
+
+use crate::stream::Stream;
+use crate::upstream::target::{Address, Target};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+/// Addresses of a name are used for so long without asking again: a burst of sessions is one question.
+const NAME_FRESH: Duration = Duration::from_secs(5);
+
+/// A target that can be connected to.
+pub struct Endpoint {
+    address: Address,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    loopback_only: bool,
+    known: Mutex<Option<Known>>,
+}
+
+struct Known {
+    addresses: Arc<[SocketAddr]>,
+    until: Instant,
+}
+
+impl Endpoint {
+    /// `tls` is needed for targets with TLS only.
+    ///
+    /// # Errors
+    /// Where a TLS target has no configuration or a host that no certificate can name.
+    pub fn new(target: &Target, tls: Option<&Arc<ClientConfig>>) -> io::Result<Self> {
+        let tls = if target.tls {
+            let config = tls.ok_or_else(|| io::Error::other("no TLS configuration"))?;
+            let name = ServerName::try_from(target.host.clone()).map_err(io::Error::other)?;
+            Some((TlsConnector::from(Arc::clone(config)), name))
+        } else {
+            None
+        };
+        Ok(Self { address: target.address.clone(), tls, loopback_only: false, known: Mutex::new(None) })
+    }
+
+    /// Refuse every address that is not this machine's, whatever the name service says.
+    #[must_use]
+    pub fn loopback_only(mut self) -> Self {
+        self.loopback_only = true;
+        self
+    }
+
+    /// Connects before `deadline`.
+    ///
+    /// # Errors
+    /// The last thing that failed.
+    pub async fn connect(&self, deadline: Instant) -> io::Result<Stream> {
+        timeout_at(deadline, self.open(deadline)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn open(&self, deadline: Instant) -> io::Result<Stream> {
+        let tcp = match &self.address {
+            Address::Unix(path) => return unix(path).await.map(Stream::Unix),
+            Address::Ip(address) => self.tcp(&[*address], deadline).await?,
+            Address::Name(name, port) => {
+                let addresses = self.resolve(name, *port).await?;
+                match self.tcp(&addresses, deadline).await {
+                    Ok(tcp) => tcp,
+                    Err(error) => {
+                        self.forget();
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        tcp.set_nodelay(true)?;
+        let Some((connector, name)) = &self.tls else { return Ok(Stream::Tcp(tcp)) };
+        let tls = connector.connect(name.clone(), tcp).await?;
+        Ok(Stream::Tls(Box::new(tls.into())))
+    }
+
+    /// The addresses in turn, each with its share of the time that is left: one that drops packets does not eat it all.
+    async fn tcp(&self, addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no usable address");
+        for (i, address) in addresses.iter().enumerate() {
+            if self.loopback_only && !address.ip().is_loopback() {
+                continue;
+            }
+            let share = share(Instant::now(), deadline, addresses.len().saturating_sub(i));
+            last = match timeout_at(share, TcpStream::connect(*address)).await {
+                Ok(Ok(tcp)) => return Ok(tcp),
+                Ok(Err(error)) => error,
+                Err(_) => io::ErrorKind::TimedOut.into(),
+            };
+        }
+        Err(last)
+    }
+
+    async fn resolve(&self, name: &str, port: u16) -> io::Result<Arc<[SocketAddr]>> {
+        let now = Instant::now();
+        let old = self.known(|known| known.as_ref().map(|k| (Arc::clone(&k.addresses), k.until > now)));
+        if let Some((addresses, true)) = old {
+            return Ok(addresses);
+        }
+        let found: io::Result<Arc<[SocketAddr]>> =
+            tokio::net::lookup_host((name, port)).await.map(|addresses| addresses.take(16).collect());
+        match (found, old) {
+            (Ok(addresses), _) if !addresses.is_empty() => {
+                let until = now.checked_add(NAME_FRESH).unwrap_or(now);
+                self.known(|known| *known = Some(Known { addresses: Arc::clone(&addresses), until }));
+                Ok(addresses)
+            }
+            // A name service that is away does not take the backend with it.
+            (_, Some((addresses, _))) => Ok(addresses),
+            (Ok(_), None) => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// After a failure: ask the name service again.
+    fn forget(&self) {
+        self.known(|known| *known = None);
+    }
+
+    fn known<T>(&self, f: impl FnOnce(&mut Option<Known>) -> T) -> T {
+        f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A Unix socket whose backlog is full says so at once instead of waiting, so we wait ourselves; the caller has the deadline.
+async fn unix(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The end of the first of `parts` equal shares of the time until `deadline`.
+#[must_use]
+pub fn share(now: Instant, deadline: Instant, parts: usize) -> Instant {
+    let left = deadline.saturating_duration_since(now);
+    let part = left.checked_div(u32::try_from(parts.max(1)).unwrap_or(u32::MAX)).unwrap_or(left);
+    now.checked_add(part).unwrap_or(deadline)
+}

@@ -1,0 +1,270 @@
+//! One fresh WebSocket connection to a backend. We write the request ourselves and believe the answer only when it is flawless.
+
+use crate::stream::Stream;
+use crate::upstream::answer::{self, Answer, Framing};
+use crate::upstream::connect;
+use crate::upstream::pool::{Backend, Pool};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{BufMut, BytesMut};
+use http::{HeaderMap, HeaderValue, header};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+
+/// Answers before the answer: more of them and the backend is playing.
+const MAX_INTERIM: usize = 8;
+/// So much of a refusal's body is kept for the operator.
+const MAX_REFUSAL: usize = 1024;
+/// So long is waited for the body of a refusal.
+const REFUSAL_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Headers of the request that are the dial's own business; the caller's are left out. (Headers *named in* `Connection` are
+/// the caller's to remove, before it adds its own: here a client could name an identity header and have it removed.)
+const OURS: [&str; 15] = [
+    "host",
+    "connection",
+    "upgrade",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-extensions",
+    "sec-websocket-accept",
+    "content-length",
+    "transfer-encoding",
+    "keep-alive",
+    "te",
+    "trailer",
+    "expect",
+    "proxy-connection",
+    "http2-settings",
+];
+
+/// What to ask for.
+#[derive(Clone, Debug)]
+pub struct DialHead {
+    /// Origin form: begins with `/`; visible ASCII without `#`.
+    pub path_and_query: String,
+    /// Everything but the upgrade's own headers. Without `host`, the backend's own is sent;
+    /// `sec-websocket-protocol` is what the backend may choose from.
+    pub headers: HeaderMap,
+}
+
+/// An open tunnel.
+#[derive(Debug)]
+pub struct Dialed {
+    /// The connection.
+    pub stream: Stream,
+    /// WebSocket bytes that came with the answer.
+    pub leftover: BytesMut,
+    /// The subprotocol chosen.
+    pub protocol: Option<String>,
+    /// The answer's headers that are not about this connection, such as `set-cookie`.
+    pub headers: HeaderMap,
+    /// `id` of the backend.
+    pub backend: usize,
+}
+
+/// Why there is no tunnel.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// No backend could be reached or has answered in time.
+    #[error("no backend answers: {detail}")]
+    Unavailable {
+        /// For the operator.
+        detail: String,
+    },
+    /// A backend said no.
+    #[error("the backend answered {status}")]
+    Refused {
+        /// The status, never 1xx.
+        status: u16,
+        /// The beginning of the body, at most 1 KiB.
+        body: Vec<u8>,
+        /// For the operator.
+        detail: String,
+    },
+    /// A backend's answer must not be believed, or the request cannot be sent.
+    #[error("{detail}")]
+    Invalid {
+        /// For the operator.
+        detail: String,
+    },
+}
+
+/// Opens a WebSocket at the first backend that can be reached, before `deadline`.
+/// Connections that fail go to the next backend; an answer, whatever it is, is final.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn websocket(pool: &Pool, head: &DialHead, deadline: Instant) -> Result<Dialed, DialError> {
+    let candidates = pool.candidates(Instant::now());
+    let mut last = String::new();
+    for (i, backend) in candidates.iter().enumerate() {
+        // A backend that swallows packets gets its share of the time, not all of it.
+        let connected_by = connect::share(Instant::now(), deadline, candidates.len().saturating_sub(i));
+        match websocket_at(pool, backend, head, connected_by, deadline).await {
+            Err(DialError::Unavailable { detail }) => {
+                tracing::debug!(backend = %backend.url, %detail, "dial failed");
+                last = format!("{}: {detail}", backend.url);
+            }
+            other => return other,
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
+    }
+    Err(DialError::Unavailable { detail: last })
+}
+
+/// The same at one backend; its health is reported to the pool.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn websocket_at(
+    pool: &Pool,
+    backend: &Arc<Backend>,
+    head: &DialHead,
+    connected_by: Instant,
+    deadline: Instant,
+) -> Result<Dialed, DialError> {
+    let key = key()?;
+    let request = request(head, &backend.host, &key)?;
+    let exchange = async {
+        let stream = backend.endpoint.connect(connected_by).await.map_err(unavailable)?;
+        let dialog = Dialog { stream, buffer: request, deadline };
+        dialog.run(&answer::accept_for(&key), &offered(&head.headers)).await
+    };
+    let result = exchange.await;
+    match &result {
+        Ok(_) | Err(DialError::Refused { .. }) => pool.report(backend, true, Instant::now()),
+        Err(DialError::Unavailable { .. }) => pool.report(backend, false, Instant::now()),
+        Err(DialError::Invalid { .. }) => {}
+    }
+    result.map(|opened| Dialed { backend: backend.id, ..opened })
+}
+
+/// A connection whose request is written and whose answer is read, in one buffer.
+struct Dialog {
+    stream: Stream,
+    buffer: BytesMut,
+    deadline: Instant,
+}
+
+impl Dialog {
+    async fn run(mut self, accept: &[u8], offered: &[&str]) -> Result<Dialed, DialError> {
+        let deadline = self.deadline;
+        let head = timeout_at(deadline, self.head(accept, offered)).await;
+        match head.map_err(|_| DialError::Unavailable { detail: "no answer in time".into() })?? {
+            Answer::Switched { len, protocol, headers } => {
+                let _ = self.buffer.split_to(len.min(self.buffer.len()));
+                let leftover = if self.buffer.is_empty() { BytesMut::new() } else { self.buffer };
+                Ok(Dialed { stream: self.stream, leftover, protocol, headers, backend: 0 })
+            }
+            Answer::Refused { status, len, body } => {
+                let _ = self.buffer.split_to(len.min(self.buffer.len()));
+                let body = self.refusal(body).await;
+                let detail = format!("{status} {}", String::from_utf8_lossy(&body).escape_debug());
+                Err(DialError::Refused { status, body, detail })
+            }
+            Answer::Incomplete | Answer::Interim { .. } => Err(invalid("too many interim answers")),
+        }
+    }
+
+    /// Writes the request, then reads until there is an answer that is not an interim one.
+    async fn head(&mut self, accept: &[u8], offered: &[&str]) -> Result<Answer, DialError> {
+        self.stream.write_all(&self.buffer).await.map_err(unavailable)?;
+        self.stream.flush().await.map_err(unavailable)?;
+        self.buffer.clear();
+        let mut answered = false;
+        let mut interim = 0_usize;
+        loop {
+            match answer::read(&self.buffer, accept, offered).map_err(|e| invalid(e.0))? {
+                Answer::Incomplete => {
+                    let n = match self.stream.read_buf(&mut self.buffer).await {
+                        Ok(n) => n,
+                        Err(error) if !answered => return Err(unavailable(error)),
+                        Err(_) => 0,
+                    };
+                    // Nothing at all was said: as if it had not been there. Half an answer is no reason to ask another.
+                    match (n, answered) {
+                        (0, false) => return Err(DialError::Unavailable { detail: "closed without an answer".into() }),
+                        (0, true) => return Err(invalid("closed in the middle of its answer")),
+                        _ => answered = true,
+                    }
+                }
+                Answer::Interim { len } if interim < MAX_INTERIM => {
+                    let _ = self.buffer.split_to(len.min(self.buffer.len()));
+                    interim = interim.saturating_add(1);
+                }
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// The beginning of a refusal's body, without waiting long for it. The connection is closed afterwards.
+    async fn refusal(&mut self, framing: Framing) -> Vec<u8> {
+        let patience = Instant::now().checked_add(REFUSAL_PATIENCE).unwrap_or(self.deadline).min(self.deadline);
+        let gather = async {
+            while self.buffer.len() < MAX_REFUSAL && !answer::is_whole(&self.buffer, framing) {
+                if self.stream.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+        };
+        let _ = timeout_at(patience, gather).await;
+        let mut body = answer::content(&self.buffer, framing);
+        body.truncate(MAX_REFUSAL);
+        body
+    }
+}
+
+fn unavailable(error: std::io::Error) -> DialError {
+    DialError::Unavailable { detail: error.to_string() }
+}
+
+fn invalid(detail: &str) -> DialError {
+    DialError::Invalid { detail: detail.to_string() }
+}
+
+/// A `Sec-WebSocket-Key`: 16 random bytes in base64.
+fn key() -> Result<[u8; 24], DialError> {
+    let mut nonce = [0; 16];
+    aws_lc_rs::rand::fill(&mut nonce).map_err(|_| invalid("no random numbers"))?;
+    let mut key = [0; 24];
+    STANDARD.encode_slice(nonce, &mut key).map_err(|_| invalid("no key"))?;
+    Ok(key)
+}
+
+/// The request head. A header value cannot hold a line break by its type, the path is checked here: nothing splits a head.
+fn request(head: &DialHead, host: &HeaderValue, key: &[u8; 24]) -> Result<BytesMut, DialError> {
+    let path = head.path_and_query.as_bytes();
+    if path.first() != Some(&b'/') || !path.iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
+        return Err(invalid("the path cannot be sent"));
+    }
+    let mut out = BytesMut::with_capacity(2048);
+    out.put_slice(b"GET ");
+    out.put_slice(path);
+    out.put_slice(b" HTTP/1.1\r\nhost: ");
+    out.put_slice(head.headers.get(header::HOST).unwrap_or(host).as_bytes());
+    out.put_slice(b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: ");
+    out.put_slice(key);
+    out.put_slice(b"\r\n");
+    for (name, value) in head.headers.iter().filter(|(name, _)| !OURS.contains(&name.as_str())) {
+        out.put_slice(name.as_str().as_bytes());
+        out.put_slice(b": ");
+        out.put_slice(value.as_bytes());
+        out.put_slice(b"\r\n");
+    }
+    out.put_slice(b"\r\n");
+    Ok(out)
+}
+
+/// The subprotocols that the request names.
+fn offered(headers: &HeaderMap) -> Vec<&str> {
+    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests;
