@@ -1,1 +1,16 @@
 //! The engines: move bytes, obey verdicts, decide nothing.
+//!
+//! [`gateway`] takes a request and chooses; [`handshake`] opens sessions; [`polling`] carries the
+//! requests of sessions that poll to the task that owns them ([`conversation`]); [`relay`] passes the
+//! frames of those on a WebSocket; [`http`] passes everything else.
+
+pub mod context;
+pub mod conversation;
+pub mod frames;
+pub mod gateway;
+pub mod handshake;
+pub mod headers;
+pub mod http;
+pub mod polling;
+pub mod refusal;
+pub mod relay;

@@ -3,7 +3,8 @@
 //! One session has one user. The first valid credential fixes it (in the handshake, or in the first
 //! CONNECT); every further namespace passes with it, or with a token of the same user.
 
-use crate::auth::credential::{Found, Secret, Sources};
+use crate::auth::credential::{Found, Sources};
+use secrecy::SecretString;
 use crate::auth::identity::Identity;
 use crate::protocol::engineio::Version;
 use crate::protocol::socketio::{self, Connect};
@@ -59,7 +60,7 @@ pub struct Judgement {
     /// The packet.
     pub connect: Connect,
     /// Its token.
-    pub token: Secret,
+    pub token: SecretString,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -246,5 +247,3 @@ fn without(query: &str, names: &[String]) -> Option<String> {
     (!kept.is_empty()).then(|| kept.join("&"))
 }
 
-#[cfg(test)]
-mod tests;

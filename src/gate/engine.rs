@@ -374,5 +374,3 @@ fn noop() -> GetAnswer {
     GetAnswer::Packets(vec![Packet::Text(Bytes::from_static(b"6"))])
 }
 
-#[cfg(test)]
-mod tests;

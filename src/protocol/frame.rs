@@ -318,6 +318,11 @@ impl Scanner {
         self.messages
     }
 
+    /// Payload bytes of the current frame still to come.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
     /// True where a frame of the gate's own may be put in: between messages, and not between a binary
     /// packet and its attachments.
     pub fn between_packets(&self) -> bool {

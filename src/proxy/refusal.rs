@@ -88,7 +88,7 @@ pub fn response(reason: Reason) -> Response<Full<Bytes>> {
 /// An Engine.IO error, as a Node server answers it.
 pub fn engine_error(error: EngineError) -> Response<Full<Bytes>> {
     let status = if error == EngineError::Forbidden { StatusCode::FORBIDDEN } else { StatusCode::BAD_REQUEST };
-    json(status, format!(r#"{{"code":{},"message":"{}"}}"#, error as u8, error.message()))
+    json(status, format!(r#"{{"code":{},"message":"{}"}}"#, error.code(), error.message()))
 }
 
 /// The same with a message that says more.

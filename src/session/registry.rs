@@ -1,6 +1,7 @@
 //! The table of everybody who is inside.
 
 use crate::gate::admission::User;
+use crate::protocol::engineio::Version;
 use crate::reason::Reason;
 use crate::session::deadlines::{Deadlines, End};
 use crate::session::mailbox::Mailbox;
@@ -9,7 +10,7 @@ use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -63,8 +64,12 @@ pub struct Entry {
     number: u64,
     /// Digest of the credential that came with the handshake: the same again needs no second look.
     pub credential: Option<[u8; 32]>,
-    /// Where its requests go; a session that began on a WebSocket takes none.
-    pub mailbox: Option<Mailbox>,
+    /// The Engine.IO revision that its polling bodies are written in.
+    pub version: Version,
+    /// Its client cannot take binary polling bodies (protocol 3).
+    pub b64: bool,
+    mailbox: Mutex<Option<Mailbox>>,
+    posting: AtomicBool,
     user: OnceLock<User>,
     ended: AtomicU8,
     waker: AtomicWaker,
@@ -83,6 +88,26 @@ impl Entry {
     /// The user, once admitted.
     pub fn user(&self) -> Option<&User> {
         self.user.get()
+    }
+
+    /// Where its requests go; `None` for a session on a WebSocket, which takes none.
+    pub fn mailbox(&self) -> Option<Mailbox> {
+        lock(&self.mailbox).clone()
+    }
+
+    /// The session is on a WebSocket from now on.
+    pub fn close_mailbox(&self) {
+        *lock(&self.mailbox) = None;
+    }
+
+    /// Marks a POST as under way; `false` where one is already. Undone by [`Entry::posted`].
+    pub fn begin_post(&self) -> bool {
+        !self.posting.swap(true, Ordering::AcqRel)
+    }
+
+    /// The POST has been answered.
+    pub fn posted(&self) {
+        self.posting.store(false, Ordering::Release);
     }
 
     /// Shows the session out; the first reason stands.
@@ -141,6 +166,22 @@ impl Entry {
     }
 }
 
+/// Somebody who wants in.
+pub struct Newcomer<'a> {
+    /// The Engine.IO session id.
+    pub sid: &'a str,
+    /// The Engine.IO revision.
+    pub version: Version,
+    /// The client cannot take binary polling bodies.
+    pub b64: bool,
+    /// Digest of the handshake's credential.
+    pub credential: Option<[u8; 32]>,
+    /// Where requests go, for one that polls.
+    pub mailbox: Option<Mailbox>,
+    /// The client's address, for one that has no user yet.
+    pub waits: Option<IpAddr>,
+}
+
 /// Being inside. Dropping it is the only way out of the registry.
 pub struct Stay {
     registry: Registry,
@@ -167,17 +208,12 @@ impl Registry {
         }))
     }
 
-    /// Lets a session in. `waits` is the client's address for one that has no user yet.
+    /// Lets a session in.
     ///
     /// # Errors
     /// [`Reason::TooManyConnections`]; [`Reason::UpstreamRefused`] where the sid (a backend's own) is taken.
-    pub fn enter(
-        &self,
-        sid: &str,
-        credential: Option<[u8; 32]>,
-        mailbox: Option<Mailbox>,
-        waits: Option<IpAddr>,
-    ) -> Result<Stay, Reason> {
+    pub fn enter(&self, newcomer: Newcomer<'_>) -> Result<Stay, Reason> {
+        let Newcomer { sid, version, b64, credential, mailbox, waits } = newcomer;
         let inner = &self.0;
         if inner.open.fetch_add(1, Ordering::AcqRel) >= inner.capacity.sessions {
             inner.open.fetch_sub(1, Ordering::AcqRel);
@@ -192,7 +228,10 @@ impl Registry {
             sid: sid.into(),
             number: inner.numbers.fetch_add(1, Ordering::Relaxed),
             credential,
-            mailbox,
+            version,
+            b64,
+            mailbox: Mutex::new(mailbox),
+            posting: AtomicBool::new(false),
             user: OnceLock::new(),
             ended: AtomicU8::new(0),
             waker: AtomicWaker::new(),
@@ -342,6 +381,14 @@ impl Stay {
         }
     }
 
+    /// Leaves the table before this guard is dropped: the sid is unknown from now on.
+    pub fn leave(&self) {
+        let mut shard = self.registry.shard(&self.entry.sid);
+        if shard.get(&self.entry.sid).is_some_and(|e| e.number == self.entry.number) {
+            shard.remove(&self.entry.sid);
+        }
+    }
+
     /// The client's next request shall be told why the session ended.
     pub fn say_farewell(&self, now: Instant, reason: Reason) {
         let mut farewells = lock(&self.registry.0.farewells);
@@ -366,11 +413,7 @@ impl Drop for Stay {
                 recovery.remember(Instant::now(), pid, user);
             }
         }
-        let mut shard = self.registry.shard(&self.entry.sid);
-        if shard.get(&self.entry.sid).is_some_and(|e| e.number == self.entry.number) {
-            shard.remove(&self.entry.sid);
-        }
-        drop(shard);
+        self.leave();
         inner.open.fetch_sub(1, Ordering::AcqRel);
     }
 }

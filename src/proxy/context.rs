@@ -1,0 +1,143 @@
+//! What every engine needs: built once from the configuration, shared by all.
+
+use crate::auth::assertion::Signer;
+use crate::auth::claims::HeaderMapping;
+use crate::auth::identity::Identity;
+use crate::auth::verifier::{Refusal, Verifier};
+use crate::config::model::{Config, OnExpiry};
+use crate::gate::admission::{Rules, User};
+use crate::protocol::engineio::Open;
+use crate::protocol::origin::Origins;
+use crate::session::clock::Clock;
+use crate::session::deadlines::End;
+use crate::session::registry::Registry;
+use crate::telemetry::metrics::{Metrics, Outcome};
+use crate::upstream::client::ProxyClient;
+use crate::upstream::dial::{self, DialError, DialHead, Dialed};
+use crate::upstream::jwks::KeyFetcher;
+use crate::upstream::pool::Pool;
+use crate::upstream::timings::Timings;
+use aws_lc_rs::digest;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// The gate's shared parts.
+pub struct Context {
+    /// The configuration, as loaded.
+    pub config: Config,
+    /// Where credentials stand, and whether they are passed on.
+    pub rules: Rules,
+    /// Token to identity.
+    pub verifier: Verifier,
+    /// Fetches keys that are missing.
+    pub keys: KeyFetcher,
+    /// Identity to headers.
+    pub mapping: HeaderMapping,
+    /// Signs what the backend is told; `None`: it is not told so.
+    pub signer: Option<Signer>,
+    /// Pages that may connect.
+    pub origins: Origins,
+    /// Backends.
+    pub pool: Pool,
+    /// Plain HTTP to them.
+    pub client: ProxyClient,
+    /// What the backend announces in OPEN.
+    pub timings: Timings,
+    /// Who is inside.
+    pub registry: Registry,
+    /// The time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Every session's task.
+    pub tasks: TaskTracker,
+    /// TLS is spoken on the public listener.
+    pub tls: bool,
+    /// No new sessions.
+    pub draining: AtomicBool,
+}
+
+/// The digest by which a credential is recognised.
+pub type Fingerprint = [u8; 32];
+
+/// The digest of a credential. Nothing is looked up by it but equality with the same session's own.
+pub fn fingerprint(token: &str) -> Fingerprint {
+    let mut out = Fingerprint::default();
+    out.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+    out
+}
+
+impl Context {
+    /// Verifies a token, fetching the issuer's keys where that may help.
+    ///
+    /// # Errors
+    /// The reason, and a detail for the operator.
+    pub async fn verify(&self, token: &str) -> Result<Identity, Refusal> {
+        let refusal = match self.verifier.verify(token, self.clock.unix()) {
+            Ok(identity) => return Ok(identity),
+            Err(refusal) => refusal,
+        };
+        let Some(need) = &refusal.need_key else { return Err(refusal) };
+        if !self.keys.want(need.issuer, need.kid.as_deref()).await {
+            return Err(refusal);
+        }
+        self.verifier.verify(token, self.clock.unix())
+    }
+
+    /// When a session of this identity ends.
+    pub fn end_of(&self, identity: &Identity) -> End {
+        let max = self.config.session.max_lifetime;
+        End::of(Instant::now(), self.clock.unix_ms(), identity.ends_at, max)
+    }
+
+    /// Opens a WebSocket to a backend.
+    ///
+    /// # Errors
+    /// As [`dial::websocket`].
+    pub async fn dial(&self, head: &DialHead) -> Result<Dialed, DialError> {
+        let deadline = tokio::time::Instant::now() + self.config.upstream.connect_timeout;
+        let result = dial::websocket(&self.pool, head, deadline).await;
+        let outcome = match &result {
+            Ok(_) => "ok",
+            Err(DialError::Unavailable { .. }) => "unavailable",
+            Err(DialError::Refused { .. }) => "refused",
+            Err(DialError::Invalid { .. }) => "invalid",
+        };
+        self.metrics.dials.get_or_create(&Outcome { outcome }).inc();
+        result
+    }
+
+    /// A session's OPEN, by what is known of the backend.
+    pub fn open(&self, sid: String, upgrades: bool) -> Open {
+        let numbers = self.timings.current();
+        Open {
+            sid,
+            upgrades: if upgrades { vec!["websocket".into()] } else { Vec::new() },
+            ping_interval: numbers.ping_interval,
+            ping_timeout: numbers.ping_timeout,
+            max_payload: Some(numbers.max_payload),
+        }
+    }
+
+    /// The longest message in bytes: what the configuration fixes, else what the backend has said.
+    pub fn max_payload(&self) -> u64 {
+        self.timings.current().max_payload
+    }
+
+    /// Whether a recovery id was given to this user.
+    pub fn owns(&self, pid: &str, user: &User) -> bool {
+        self.registry.owns_recovery(pid, user)
+    }
+
+    /// Whether clients are to stay away when their time is over.
+    pub fn says_goodbye(&self) -> bool {
+        self.config.socketio.on_expiry == OnExpiry::Disconnect
+    }
+
+    /// True from the beginning of a drain.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,530 @@
+//! The task that owns a session while its packets are read one by one: until its user is known, and
+//! while it polls. As soon as it is authenticated and on a WebSocket it becomes a [`relay`].
+
+use crate::auth::identity::Identity;
+use crate::gate::admission::{Admission, User, Verdict};
+use crate::gate::ending::Ending;
+use crate::gate::engine::{Effect, Engine, GetAnswer, GetId};
+use crate::protocol::engineio::{Kind, Open, Packet, Version};
+use crate::protocol::frame::{self, FrameError, Watch, Writer};
+use crate::proxy::context::Context;
+use crate::proxy::frames::{Incoming, Leg, LegError};
+use crate::proxy::headers;
+use crate::proxy::refusal;
+use crate::proxy::relay::{self, note_refusal};
+use crate::reason::Reason;
+use crate::session::mailbox::{Command, GetReply, PostReply};
+use crate::session::registry::Stay;
+use crate::stream::Stream;
+use crate::telemetry::access::Record;
+use crate::upstream::dial::{DialError, DialHead, Dialed};
+use bytes::{Bytes, BytesMut};
+use secrecy::ExposeSecret;
+use std::future::{pending, poll_fn};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep_until, timeout};
+
+/// Bytes of one message before the session has a user: tokens are at most 8 KiB.
+pub const MAX_UNAUTHENTICATED: u64 = 64 * 1024;
+
+/// A peer that is shown out has so long to take its last packets.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A polling client is told to stay away with its next poll, if that comes within this time.
+const LAST_POLL: Duration = Duration::from_secs(5);
+
+/// One session, packet by packet.
+pub struct Conversation {
+    /// The gate's shared parts.
+    pub context: Arc<Context>,
+    /// The session's place.
+    pub stay: Stay,
+    /// The session's record.
+    pub record: Record,
+    /// The protocol revision.
+    pub version: Version,
+    /// Frames only, or Socket.IO packets.
+    pub watch: Watch,
+    /// The client's Engine.IO.
+    pub engine: Engine,
+    /// The session's namespaces.
+    pub admission: Admission,
+    /// Requests of a polling client.
+    pub mailbox: Option<mpsc::Receiver<Command>>,
+    /// The client's WebSocket.
+    pub client: Option<Leg>,
+    /// The backend's WebSocket.
+    pub upstream: Option<Leg>,
+    /// What to dial once the user is known.
+    pub head: Option<Box<DialHead>>,
+    /// The user has to be known by then.
+    pub connect_by: Option<Instant>,
+    /// GETs that wait for an answer.
+    pub gets: Gets,
+    /// The POST that waits for an answer.
+    pub post: Option<oneshot::Sender<PostReply>>,
+    /// Attachments still to come, from the client and from the backend.
+    pub attachments: (u32, u32),
+    /// The backend is gone; the client may fetch what is left until then.
+    pub leave_by: Option<Instant>,
+}
+
+/// Held GETs by number. There are never more than two: the second ends the session.
+#[derive(Default)]
+pub struct Gets {
+    waiting: Vec<(GetId, oneshot::Sender<GetReply>)>,
+    next: GetId,
+}
+
+impl Gets {
+    fn add(&mut self, reply: oneshot::Sender<GetReply>) -> GetId {
+        self.next += 1;
+        self.waiting.push((self.next, reply));
+        self.next
+    }
+
+    fn answer(&mut self, id: GetId, answer: GetReply) {
+        if let Some(i) = self.waiting.iter().position(|(held, _)| *held == id) {
+            let _ = self.waiting.swap_remove(i).1.send(answer);
+        }
+    }
+
+    /// Resolves when the client gives up a GET.
+    async fn gone(&mut self) -> GetId {
+        match self.waiting.first_mut() {
+            Some((id, reply)) => {
+                reply.closed().await;
+                *id
+            }
+            None => pending().await,
+        }
+    }
+}
+
+/// How a stretch of the conversation ends.
+enum Flow {
+    Relay,
+    Over(Ending),
+}
+
+enum Step {
+    Command(Option<Command>),
+    Client(Result<Incoming, LegError>),
+    Upstream(Result<Incoming, LegError>),
+    GetGone(GetId),
+    Tick,
+}
+
+async fn next(leg: &mut Option<Leg>) -> Result<Incoming, LegError> {
+    match leg {
+        Some(leg) => leg.next().await,
+        None => pending().await,
+    }
+}
+
+async fn command(mailbox: &mut Option<mpsc::Receiver<Command>>) -> Option<Command> {
+    match mailbox {
+        Some(mailbox) => mailbox.recv().await,
+        None => pending().await,
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => pending().await,
+    }
+}
+
+impl Conversation {
+    /// Goes on until the session is over or is handed to the relay.
+    pub async fn run(mut self) {
+        let entry = self.stay.entry().clone();
+        let flow = tokio::select! {
+            biased;
+            reason = poll_fn(|cx| entry.poll_ended(cx)) => Flow::Over(Ending::Gate(reason)),
+            flow = self.converse() => flow,
+        };
+        match flow {
+            Flow::Relay => self.into_relay(),
+            Flow::Over(ending) => self.finish(ending).await,
+        }
+    }
+
+    async fn converse(&mut self) -> Flow {
+        loop {
+            if let Some(flow) = self.settle().await {
+                return flow;
+            }
+            if let Some(reply) = self.post.take() {
+                let _ = reply.send(PostReply::Done);
+            }
+            if self.may_relay() {
+                return Flow::Relay;
+            }
+            let step = self.wait().await;
+            if let Some(flow) = self.take(step) {
+                return flow;
+            }
+        }
+    }
+
+    fn may_relay(&self) -> bool {
+        let whole = |leg: &Option<Leg>| leg.as_ref().is_some_and(Leg::is_whole);
+        self.engine.on_websocket() && whole(&self.client) && whole(&self.upstream)
+    }
+
+    async fn wait(&mut self) -> Step {
+        let deadline = [self.engine.deadline(), self.connect_by, self.leave_by].into_iter().flatten().min();
+        let room = self.engine.queued() < self.context.config.limits.max_queue;
+        let Self { mailbox, client, upstream, gets, .. } = self;
+        tokio::select! {
+            command = command(mailbox) => Step::Command(command),
+            incoming = next(client) => Step::Client(incoming),
+            incoming = next(upstream), if room => Step::Upstream(incoming),
+            id = gets.gone() => Step::GetGone(id),
+            () = at(deadline) => Step::Tick,
+        }
+    }
+
+    fn take(&mut self, step: Step) -> Option<Flow> {
+        let now = Instant::now();
+        match step {
+            Step::Command(Some(Command::Get(reply))) => {
+                let id = self.gets.add(reply);
+                self.engine.get(now, id);
+            }
+            Step::Command(Some(Command::Post(packets, reply))) => {
+                self.post = Some(reply);
+                self.engine.post(packets);
+            }
+            Step::Command(Some(Command::Upgrade(stream, read))) => self.upgrade(now, *stream, read),
+            Step::Command(None) => self.mailbox = None,
+            Step::Client(Ok(Incoming::Message { text, data })) => {
+                let packet = Packet::from_ws(self.version, text, data).ok();
+                self.engine.websocket(now, packet);
+            }
+            Step::Client(Err(LegError::Frame(error))) if self.engine.on_websocket() => {
+                self.record.detail = Some(format!("client: {error}"));
+                let long = error == FrameError::TooLong;
+                let reason = if long { Reason::PayloadTooLarge } else { Reason::ProtocolError };
+                return Some(Flow::Over(Ending::Gate(reason)));
+            }
+            Step::Client(Ok(Incoming::Closed) | Err(_)) => {
+                self.client = None;
+                self.engine.websocket_gone();
+            }
+            Step::Upstream(Ok(Incoming::Message { text, data })) => return self.from_upstream(text, data),
+            Step::Upstream(Ok(Incoming::Closed) | Err(_)) => {
+                self.upstream = None;
+                self.leave_by = Some(now + Duration::from_millis(self.context.timings.current().ping_timeout));
+                self.engine.drain();
+            }
+            Step::GetGone(id) => {
+                self.gets.waiting.retain(|(held, _)| *held != id);
+                self.engine.get_gone(id);
+            }
+            Step::Tick => {
+                if self.connect_by.is_some_and(|by| now >= by) {
+                    return Some(Flow::Over(Ending::Gate(Reason::ConnectTimeout)));
+                }
+                if self.leave_by.is_some_and(|by| now >= by) {
+                    return Some(Flow::Over(Ending::Upstream));
+                }
+                self.engine.tick(now);
+            }
+        }
+        None
+    }
+
+    fn upgrade(&mut self, now: Instant, stream: Stream, read: Bytes) {
+        // A second WebSocket for the session is closed by dropping it; the first goes on.
+        if self.engine.upgrade(now) {
+            let bound = if self.admission.user().is_some() { self.context.max_payload() } else { MAX_UNAUTHENTICATED };
+            self.client = Some(Leg::new(stream, Writer::Client, BytesMut::from(read), bound));
+        }
+    }
+
+    /// Does what the engine wants done.
+    async fn settle(&mut self) -> Option<Flow> {
+        while let Some(effect) = self.engine.effect() {
+            match effect {
+                Effect::Get(id, GetAnswer::Packets(packets)) => {
+                    self.record.to_client += packets.len() as u64;
+                    self.gets.answer(id, GetReply::Packets(packets));
+                }
+                Effect::Get(id, GetAnswer::Conflict) => self.gets.answer(id, GetReply::Conflict),
+                Effect::Ws(packet) => {
+                    self.record.to_client += 1;
+                    if let Some(client) = &mut self.client {
+                        client.push_packet(self.version, &packet);
+                    }
+                }
+                Effect::DropWs => self.client = None,
+                Effect::Upgraded => {}
+                Effect::Client(packet) => {
+                    if let Some(flow) = self.from_client(packet).await {
+                        return Some(flow);
+                    }
+                }
+                Effect::Over(ending) => {
+                    self.flush().await;
+                    return Some(Flow::Over(ending));
+                }
+            }
+        }
+        self.flush().await;
+        None
+    }
+
+    /// Writes what is queued on both WebSockets; one that takes nothing for too long is given up.
+    async fn flush(&mut self) {
+        let patience = self.context.config.limits.write_timeout;
+        if let Some(client) = &mut self.client {
+            if !matches!(timeout(patience, client.flush()).await, Ok(Ok(()))) {
+                self.client = None;
+                self.engine.websocket_gone();
+            }
+        }
+        if let Some(upstream) = &mut self.upstream {
+            if !matches!(timeout(patience, upstream.flush()).await, Ok(Ok(()))) {
+                self.upstream = None;
+                self.leave_by = Some(Instant::now());
+            }
+        }
+    }
+
+    /// One packet of the client for the backend.
+    async fn from_client(&mut self, packet: Packet) -> Option<Flow> {
+        self.record.to_upstream += 1;
+        if self.watch == Watch::Frames {
+            self.to_upstream(&packet);
+            return None;
+        }
+        let text = match &packet {
+            Packet::Binary(_) => {
+                if self.attachments.0 == 0 {
+                    return Some(Flow::Over(Ending::Gate(Reason::ProtocolError)));
+                }
+                self.attachments.0 -= 1;
+                self.to_upstream(&packet);
+                return None;
+            }
+            Packet::Text(_) if packet.kind() != Kind::Message => {
+                self.to_upstream(&packet);
+                return None;
+            }
+            Packet::Text(text) => text,
+        };
+        if let Some(n) = frame::announced(text) {
+            self.attachments.0 = n;
+        }
+        let body = packet.body().unwrap_or_default();
+        let context = self.context.clone();
+        let owns = |pid: &str, user: &User| context.owns(pid, user);
+        let mut verdict = self.admission.from_client(body, &context.rules, &owns);
+        let mut identity = None;
+        if let Verdict::Judge(judgement) = verdict {
+            let answer = context.verify(judgement.token.expose_secret()).await;
+            let answer = note_refusal(&context, &mut self.record, answer);
+            verdict =
+                self.admission.judged(judgement.connect, answer.as_ref().map_err(|r| *r), &context.rules, &owns);
+            identity = answer.ok();
+        }
+        match verdict {
+            Verdict::Forward => self.to_upstream(&packet),
+            Verdict::Replace(text) => {
+                if let (None, Some(identity)) = (self.stay.entry().user(), identity) {
+                    if let Err(reason) = self.join(&identity).await {
+                        return Some(Flow::Over(Ending::Gate(reason)));
+                    }
+                }
+                self.to_upstream(&Packet::text(text));
+            }
+            Verdict::Answer(text) => self.engine.send(Packet::text(text)),
+            Verdict::Close(reason) => return Some(Flow::Over(Ending::Gate(reason))),
+            // `judged` gives no second judgement.
+            Verdict::Judge(_) => return Some(Flow::Over(Ending::Gate(Reason::ProtocolError))),
+        }
+        None
+    }
+
+    fn to_upstream(&mut self, packet: &Packet) {
+        if let Some(upstream) = &mut self.upstream {
+            upstream.push_packet(self.version, packet);
+        }
+    }
+
+    /// The session has a user: it is registered as such, then the backend is told.
+    async fn join(&mut self, identity: &Identity) -> Result<(), Reason> {
+        let user = User::of(identity);
+        self.record.subject = Some(user.subject.clone());
+        self.record.issuer = Some(user.issuer.clone());
+        self.stay.admit(user, self.context.end_of(identity));
+        self.connect_by = None;
+        let Some(mut head) = self.head.take() else { return Err(Reason::UpstreamUnavailable) };
+        headers::add_identity(&self.context, &mut head.headers, identity, &self.record.session);
+        let dialed = match self.context.dial(&head).await {
+            Ok(dialed) => dialed,
+            Err(error) => {
+                self.record.detail = Some(error.to_string());
+                return Err(dial_reason(&error));
+            }
+        };
+        let (_, leg) = await_open(&self.context, dialed).await?;
+        if let Some(client) = &mut self.client {
+            client.bound(self.context.max_payload());
+        }
+        self.upstream = Some(leg);
+        self.engine.end_to_end();
+        Ok(())
+    }
+
+    /// One message of the backend.
+    fn from_upstream(&mut self, text: bool, data: Bytes) -> Option<Flow> {
+        let Ok(packet) = Packet::from_ws(self.version, text, data) else {
+            self.record.detail = Some("backend: not an Engine.IO packet".into());
+            return Some(Flow::Over(Ending::Gate(Reason::UpstreamUnavailable)));
+        };
+        match (&packet, packet.kind()) {
+            (_, Kind::Open | Kind::Close | Kind::Upgrade | Kind::Noop) => return None,
+            (Packet::Binary(_), _) => self.attachments.1 = self.attachments.1.saturating_sub(1),
+            (Packet::Text(text), Kind::Message) if self.watch == Watch::SocketIo => {
+                if let Some(n) = frame::announced(text) {
+                    self.attachments.1 = n;
+                }
+                if let Some(pid) = packet.body().and_then(|body| self.admission.from_server(body)) {
+                    self.stay.recovery_id(pid);
+                }
+            }
+            _ => {}
+        }
+        self.engine.send(packet);
+        None
+    }
+
+    fn into_relay(self) {
+        let Self { context, stay, record, watch, admission, client, upstream, attachments, .. } = self;
+        let (Some(client), Some(upstream)) = (client, upstream) else { return };
+        let (client, upstream) = (client.into_parts(), upstream.into_parts());
+        let tasks = context.tasks.clone();
+        tasks.spawn(relay::run(relay::Parts {
+            context,
+            stay,
+            record,
+            admission,
+            watch,
+            client: (client.0, client.1.into()),
+            upstream: (upstream.0, upstream.1.into()),
+            greeting: Vec::new(),
+            attachments,
+        }));
+    }
+
+    /// Tells both sides and leaves.
+    async fn finish(mut self, ending: Ending) {
+        self.record.by = ending.by();
+        self.record.reason = ending.reason().map_or("", Reason::word);
+        self.engine.stop();
+        if let Some(upstream) = self.upstream.take() {
+            self.context.tasks.spawn(hang_up(upstream, 1001, ""));
+        }
+        if let Some(reply) = self.post.take() {
+            // engine.io answers `ok` to a payload that it then closes the session for.
+            let done = ending == Ending::Gate(Reason::ProtocolError);
+            let _ = reply.send(if done { PostReply::Done } else { PostReply::Over(ending) });
+        }
+        let goodbye = self.goodbye(ending);
+        let told = !self.gets.waiting.is_empty();
+        for (_, reply) in self.gets.waiting.drain(..) {
+            let _ = reply.send(last_poll(&goodbye, ending));
+        }
+        if let Some(mut client) = self.client.take() {
+            if self.engine.on_websocket() {
+                for packet in &goodbye {
+                    client.push_packet(self.version, packet);
+                }
+            }
+            let (code, reason) = refusal::close(ending);
+            self.context.tasks.spawn(hang_up(client, code, reason));
+        }
+        if self.engine.on_websocket() || told {
+            return self.stay.leave();
+        }
+        if !goodbye.is_empty() {
+            return self.wait_for_last_poll(&goodbye, ending).await;
+        }
+        if let Some(reason) = ending.reason().filter(|r| *r != Reason::ProtocolError) {
+            self.stay.say_farewell(Instant::now(), reason);
+        }
+    }
+
+    /// DISCONNECT packets where the client is to stay away.
+    fn goodbye(&self, ending: Ending) -> Vec<Packet> {
+        let ends = matches!(ending, Ending::Gate(Reason::TokenExpired | Reason::MaxSession));
+        if !(ends && self.context.says_goodbye() && self.attachments.1 == 0) {
+            return Vec::new();
+        }
+        self.admission.disconnects().into_iter().map(Packet::text).collect()
+    }
+
+    async fn wait_for_last_poll(&mut self, goodbye: &[Packet], ending: Ending) {
+        let told = async {
+            while let Some(next) = command(&mut self.mailbox).await {
+                match next {
+                    Command::Get(reply) => {
+                        let _ = reply.send(last_poll(goodbye, ending));
+                        return;
+                    }
+                    Command::Post(_, reply) => {
+                        let _ = reply.send(PostReply::Over(ending));
+                    }
+                    Command::Upgrade(..) => {}
+                }
+            }
+        };
+        let _ = timeout(LAST_POLL, told).await;
+    }
+}
+
+fn last_poll(goodbye: &[Packet], ending: Ending) -> GetReply {
+    if goodbye.is_empty() { GetReply::Over(ending) } else { GetReply::Packets(goodbye.to_vec()) }
+}
+
+/// Sends a close frame and waits a moment for the peer to close: a reset could overtake the frame.
+pub async fn hang_up(mut leg: Leg, code: u16, reason: &str) {
+    leg.push_close(code, reason);
+    let _ = timeout(LAST_WORDS, async {
+        leg.flush().await?;
+        let (mut stream, _) = leg.into_parts();
+        stream.shutdown().await?;
+        let mut rest = [0; 1024];
+        while stream.read(&mut rest).await? > 0 {}
+        std::io::Result::Ok(())
+    })
+    .await;
+}
+
+/// Waits for the backend's OPEN and learns from it.
+///
+/// # Errors
+/// [`Reason::UpstreamRefused`] where something else comes, [`Reason::UpstreamUnavailable`] where nothing does.
+pub async fn await_open(context: &Context, dialed: Dialed) -> Result<(Open, Leg), Reason> {
+    let mut leg = Leg::new(dialed.stream, Writer::Server, dialed.leftover, u64::MAX);
+    let first = timeout(context.config.upstream.connect_timeout, leg.next()).await;
+    let Ok(Ok(Incoming::Message { text: true, data })) = first else { return Err(Reason::UpstreamUnavailable) };
+    let open = data.strip_prefix(b"0").and_then(|json| Open::parse(json).ok()).ok_or(Reason::UpstreamRefused)?;
+    context.timings.learn(open.ping_interval, open.ping_timeout, open.max_payload);
+    Ok((open, leg))
+}
+
+/// The word for a dial that failed.
+pub fn dial_reason(error: &DialError) -> Reason {
+    match error {
+        DialError::Unavailable { .. } => Reason::UpstreamUnavailable,
+        DialError::Refused { .. } | DialError::Invalid { .. } => Reason::UpstreamRefused,
+    }
+}

@@ -1,0 +1,235 @@
+//! The public door's one service: judges a request's form, then chooses the engine for it.
+
+use crate::protocol::forwarded;
+use crate::protocol::origin::Decision;
+use crate::protocol::target::{self, Place};
+use crate::proxy::context::Context;
+use crate::proxy::headers::Peer;
+use crate::proxy::http as plain;
+use crate::proxy::{polling, refusal};
+use crate::reason::Reason;
+use crate::upstream::answer;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The longest request target, in bytes.
+const MAX_TARGET: usize = 8 * 1024;
+
+/// Where backends and auditors find the key of the signed assertion.
+const ASSERTION_KEYS: &str = "/.well-known/siogate/jwks.json";
+
+/// An answer's body: the gate's own, or a backend's as it comes.
+pub type Body = Either<Full<Bytes>, Incoming>;
+
+/// What the gate answers.
+pub type Answer = Response<Body>;
+
+/// One connection of the public door.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// The other end.
+    pub peer: IpAddr,
+}
+
+/// A WebSocket handshake of a client, checked (RFC 6455 section 4.2.1).
+pub struct Upgrade {
+    accept: HeaderValue,
+}
+
+impl Upgrade {
+    /// The 101 that accepts it.
+    pub fn accept(&self) -> Answer {
+        let mut response = own(Response::new(Full::default()));
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept.clone());
+        response
+    }
+}
+
+/// Answers one request.
+pub async fn handle(context: Arc<Context>, connection: Connection, request: Request<Incoming>) -> Answer {
+    match judge(&context, connection, &request) {
+        Ok((peer, place)) => dispatch(context, peer, place, request).await,
+        Err(answer) => {
+            let mut answer = own(*answer);
+            // What is malformed may be half of something else: nothing more is read from this connection.
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            answer
+        }
+    }
+}
+
+/// An answer of the gate's own.
+pub fn own(response: Response<Full<Bytes>>) -> Answer {
+    response.map(Either::Left)
+}
+
+async fn dispatch(context: Arc<Context>, peer: Peer, place: Place, request: Request<Incoming>) -> Answer {
+    match place {
+        Place::Engine => engine(context, peer, request).await,
+        Place::Bundle => plain::bundle(&context, &peer, request).await,
+        Place::Under => own(not_found()),
+        Place::Other if request.uri().path() == ASSERTION_KEYS => own(assertion_keys(&context)),
+        Place::Other => plain::route(context, &peer, request).await,
+    }
+}
+
+/// Checks what hyper leaves to us (RFC 9112 sections 3.2, 6.1; RFC 9110 section 7.2).
+fn judge(
+    context: &Context,
+    connection: Connection,
+    request: &Request<Incoming>,
+) -> Result<(Peer, Place), Box<Response<Full<Bytes>>>> {
+    let refuse = |message: &str| Box::new(refusal::bad_request(message));
+    let (uri, headers) = (request.uri(), request.headers());
+    if request.method() == Method::CONNECT {
+        return Err(refuse("CONNECT is not supported"));
+    }
+    if uri.path_and_query().map_or(0, |p| p.as_str().len()) > MAX_TARGET {
+        return Err(Box::new(refusal::json(StatusCode::URI_TOO_LONG, r#"{"code":3,"message":"URI too long"}"#.into())));
+    }
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(encoding) = encodings.next() {
+        if encodings.next().is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(refuse("unsupported Transfer-Encoding"));
+        }
+        if headers.contains_key(header::UPGRADE) || headers.contains_key(header::CONTENT_LENGTH) {
+            return Err(refuse("Transfer-Encoding with Upgrade or Content-Length"));
+        }
+    }
+    let authority = target::authority(uri, headers).map_err(|e| refuse(&e.to_string()))?;
+    let place =
+        target::classify(uri.path(), &context.config.socketio.path).map_err(|e| refuse(&e.to_string()))?;
+    let trusted_proxies = &context.config.server.trusted_proxies;
+    let forwarded = forwarded::resolve(connection.peer, trusted_proxies, headers);
+    let address = connection.peer.to_canonical();
+    let trusted = trusted_proxies.iter().any(|net| net.contains(&address));
+    let https = forwarded.proto_https.unwrap_or(context.tls);
+    Ok((Peer { address, forwarded, authority, trusted, https }, place))
+}
+
+/// A request on the Socket.IO path.
+async fn engine(context: Arc<Context>, peer: Peer, request: Request<Incoming>) -> Answer {
+    let own_authority = peer.forwarded.host.clone().unwrap_or_else(|| peer.authority.clone());
+    let decision = context.origins.judge(request.headers(), &own_authority, context.config.socketio.require_origin);
+    if decision == Decision::Refused {
+        context.metrics.refuse(Reason::OriginNotAllowed.word());
+        let origin = request.headers().get(header::ORIGIN).map(|o| String::from_utf8_lossy(o.as_bytes()).into_owned());
+        tracing::info!(
+            client = %peer.forwarded.client,
+            reason = Reason::OriginNotAllowed.word(),
+            origin,
+            "request refused: see socketio.allowed_origins"
+        );
+        return own(refusal::response(Reason::OriginNotAllowed));
+    }
+    let mut answer = if request.method() == Method::OPTIONS {
+        preflight(request.headers())
+    } else {
+        polling::engine(context, peer, request).await
+    };
+    if let Decision::Allowed { acao } = decision {
+        allow_origin(answer.headers_mut(), &acao);
+    }
+    answer
+}
+
+/// CORS on every answer, refusals included: without it a page could not read the status.
+fn allow_origin(headers: &mut HeaderMap, acao: &str) {
+    let Ok(value) = HeaderValue::from_str(acao) else { return };
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, value);
+    if acao != "*" {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+}
+
+/// Preflights carry no credential, so they need none.
+fn preflight(asked: &HeaderMap) -> Answer {
+    let mut response = own(Response::new(Full::default()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET,POST,OPTIONS"));
+    if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+        headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
+    }
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response
+}
+
+/// Checks a WebSocket handshake; `None` where the request asks for no upgrade at all.
+///
+/// # Errors
+/// 400, or 426 for another version than 13 (RFC 6455 section 4.4).
+pub fn upgrade(request: &Request<Incoming>) -> Result<Option<Upgrade>, Box<Response<Full<Bytes>>>> {
+    let headers = request.headers();
+    let mut upgrades = headers.get_all(header::UPGRADE).iter();
+    let Some(wanted) = upgrades.next() else { return Ok(None) };
+    let connection = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    let asks = connection.flat_map(|v| v.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
+    let length = headers.get(header::CONTENT_LENGTH);
+    let form = upgrades.next().is_none()
+        && wanted.as_bytes().eq_ignore_ascii_case(b"websocket")
+        && asks
+        && request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && length.is_none_or(|l| l == "0");
+    if !form {
+        return Err(Box::new(refusal::bad_request("not a WebSocket handshake")));
+    }
+    if single(headers, "sec-websocket-version") != Some(b"13") {
+        let mut response = refusal::bad_request("unsupported WebSocket version");
+        *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return Err(Box::new(response));
+    }
+    let key = single(headers, "sec-websocket-key").unwrap_or_default();
+    let valid = STANDARD.decode(key).is_ok_and(|key| key.len() == 16);
+    match HeaderValue::from_bytes(&answer::accept_for(key)) {
+        Ok(accept) if valid => Ok(Some(Upgrade { accept })),
+        _ => Err(Box::new(refusal::bad_request("bad Sec-WebSocket-Key"))),
+    }
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Some(value.as_bytes()),
+        _ => None,
+    }
+}
+
+fn assertion_keys(context: &Context) -> Response<Full<Bytes>> {
+    match &context.signer {
+        Some(signer) => {
+            let mut response = refusal::json(StatusCode::OK, signer.jwks());
+            let cache = HeaderValue::from_static("public, max-age=300");
+            response.headers_mut().insert(header::CACHE_CONTROL, cache);
+            response
+        }
+        None => not_found(),
+    }
+}
+
+/// 404, for paths that nobody serves.
+pub fn not_found() -> Response<Full<Bytes>> {
+    refusal::json(StatusCode::NOT_FOUND, r#"{"message":"not found"}"#.into())
+}
+
+/// The word in an answer of other engines, for the log of a refusal.
+pub fn refuse(context: &Context, peer: &Peer, reason: Reason, detail: &str) -> Answer {
+    context.metrics.refuse(reason.word());
+    tracing::info!(client = %peer.forwarded.client, reason = reason.word(), detail, "request refused");
+    own(refusal::response(reason))
+}

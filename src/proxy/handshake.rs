@@ -1,0 +1,381 @@
+//! Opens sessions: verified at once where the request carries a credential, else with its CONNECT.
+
+use crate::auth::credential::Found;
+use crate::auth::identity::Identity;
+use crate::auth::verifier::Refusal;
+use crate::config::model::{OnReject, Protocol};
+use crate::gate::admission::{Admission, User};
+use crate::gate::engine::{Engine, Heartbeat, Start};
+use crate::protocol::engineio::{Open, Packet, Version};
+use crate::protocol::frame::{self, Opcode, Watch, Writer};
+use crate::protocol::handshake::{EngineError, Query, Transport};
+use crate::protocol::{sid, socketio};
+use crate::proxy::context::{Context, Fingerprint, fingerprint};
+use crate::proxy::conversation::{self, Conversation, Gets, MAX_UNAUTHENTICATED};
+use crate::proxy::frames::Leg;
+use crate::proxy::gateway::{Answer, Upgrade, own, refuse};
+use crate::proxy::headers::{self, Peer};
+use crate::proxy::polling::{packets_answer, switched};
+use crate::proxy::{refusal, relay};
+use crate::reason::Reason;
+use crate::session::mailbox::{self, Command};
+use crate::session::registry::{Newcomer, Stay};
+use crate::telemetry::access::Record;
+use crate::upstream::dial::{DialError, DialHead, Dialed};
+use bytes::BytesMut;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request};
+use hyper::body::Incoming;
+use secrecy::ExposeSecret;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// A handshake that was read.
+struct Call<'a> {
+    context: &'a Arc<Context>,
+    peer: &'a Peer,
+    query: &'a Query,
+    version: Version,
+    watch: Watch,
+    /// The WebSocket handshake, where the client came with one.
+    upgrade: Option<Upgrade>,
+    request: Request<Incoming>,
+    credential: Option<Fingerprint>,
+}
+
+/// Answers a request without a sid.
+pub async fn answer(
+    context: &Arc<Context>,
+    peer: &Peer,
+    request: Request<Incoming>,
+    query: &Query,
+    transport: Transport,
+    upgrade: Option<Upgrade>,
+) -> Answer {
+    let started = Instant::now();
+    let on_upgrade = upgrade.is_some();
+    let refused = |error: EngineError| {
+        let response = refusal::engine_error(error);
+        own(if on_upgrade { refusal::on_upgrade(&response, error.message()) } else { response })
+    };
+    if request.method() != Method::GET {
+        return refused(EngineError::BadHandshakeMethod);
+    }
+    if transport == Transport::Websocket && upgrade.is_none() {
+        return refused(EngineError::BadRequest);
+    }
+    let version = match query.eio {
+        Some(Version::V3) if !context.config.socketio.eio3 => None,
+        version => version,
+    };
+    let Some(version) = version else { return refused(EngineError::UnsupportedVersion) };
+    if context.is_draining() {
+        return refuse(context, peer, Reason::Draining, "");
+    }
+    let raw = context.config.socketio.protocol == Protocol::EngineIo;
+    let watch = if raw { Watch::Frames } else { Watch::SocketIo };
+    let call = Call { context, peer, query, version, watch, upgrade, request, credential: None };
+    let answer = call.judge().await;
+    context.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
+    answer
+}
+
+impl Call<'_> {
+    async fn judge(mut self) -> Answer {
+        let context = self.context;
+        let values = |name: &str| self.query.get_all(name).into_iter().map(String::from).collect();
+        let refusal = match context.rules.sources.in_request(self.request.headers(), values) {
+            Found::None => return self.without_credential().await,
+            Found::Malformed { detail } => {
+                Refusal { reason: Reason::CredentialMalformed, detail, need_key: None }
+            }
+            Found::Token { token, .. } => {
+                self.credential = Some(fingerprint(token.expose_secret()));
+                match context.verify(token.expose_secret()).await {
+                    Ok(identity) => return self.with_identity(identity).await,
+                    Err(refusal) => refusal,
+                }
+            }
+        };
+        let by_http = context.config.socketio.on_reject == OnReject::Http
+            || self.watch == Watch::Frames
+            || refusal.reason == Reason::KeysUnavailable;
+        if by_http {
+            return refuse(context, self.peer, refusal.reason, &refusal.detail);
+        }
+        tracing::info!(
+            client = %self.peer.forwarded.client,
+            reason = refusal.reason.word(),
+            detail = refusal.detail,
+            "credential refused"
+        );
+        self.open_unauthenticated(refusal.reason)
+    }
+
+    /// Protocol 4 may still bring a token in its CONNECT; protocol 3 has no place for one there.
+    async fn without_credential(self) -> Answer {
+        let reason = Reason::CredentialMissing;
+        let waits = self.version == Version::V4 && self.watch == Watch::SocketIo;
+        let reads_connect = self.context.rules.sources.reads_connect();
+        let by_connect = reads_connect || self.context.config.socketio.on_reject == OnReject::ConnectError;
+        if waits && by_connect {
+            return self.open_unauthenticated(reason);
+        }
+        refuse(self.context, self.peer, reason, "no credential in the handshake")
+    }
+
+    fn transport(&self) -> &'static str {
+        if self.upgrade.is_some() { "websocket" } else { "polling" }
+    }
+
+    fn head(&self) -> DialHead {
+        let sources = &self.context.rules.sources;
+        let names: Vec<&str> = match self.context.rules.forward {
+            true => Vec::new(),
+            false => sources.query_names().iter().map(String::as_str).collect(),
+        };
+        let path_and_query = format!("{}?{}", self.request.uri().path(), self.query.upstream(&names));
+        DialHead { path_and_query, headers: headers::for_upstream(self.context, self.request.headers(), self.peer) }
+    }
+
+    fn record(&self) -> Record {
+        let metrics = self.context.metrics.clone();
+        Record::begin(metrics, session_name(), self.peer.forwarded.client, self.transport())
+    }
+
+    /// The backend is dialled as this user, and its OPEN is the client's.
+    async fn with_identity(self, identity: Identity) -> Answer {
+        let context = self.context;
+        let mut record = self.record();
+        let mut head = self.head();
+        headers::add_identity(context, &mut head.headers, &identity, &record.session);
+        let user = User::of(&identity);
+        record.subject = Some(user.subject.clone());
+        record.issuer = Some(user.issuer.clone());
+        let opened = match context.dial(&head).await {
+            Ok(mut dialed) => {
+                let headers = std::mem::take(&mut dialed.headers);
+                let protocol = dialed.protocol.take();
+                self.enter(dialed, user, &identity).await.map(|(open, leg, stay, mailbox)| {
+                    (open, leg, stay, mailbox, headers, protocol)
+                })
+            }
+            Err(error) => {
+                record.detail = Some(error.to_string());
+                Err(self.refused_by_backend(&error))
+            }
+        };
+        match opened {
+            Ok((open, leg, stay, mailbox, headers, protocol)) => match self.upgrade {
+                Some(_) => self.websocket(record, stay, &open, leg, headers, protocol),
+                None => self.polling(record, stay, open, leg, mailbox, &headers),
+            },
+            Err(reason) => {
+                record.reason = reason.word();
+                let detail = record.detail.clone().unwrap_or_default();
+                refuse(context, self.peer, reason, &detail)
+            }
+        }
+    }
+
+    /// Reads the backend's OPEN and registers the session under its sid.
+    async fn enter(
+        &self,
+        dialed: Dialed,
+        user: User,
+        identity: &Identity,
+    ) -> Result<(Open, Leg, Stay, Option<mpsc::Receiver<Command>>), Reason> {
+        let (open, leg) = conversation::await_open(self.context, dialed).await?;
+        if !sid::is_valid(&open.sid) {
+            return Err(Reason::UpstreamRefused);
+        }
+        let (mailbox, receiver) = match self.upgrade {
+            Some(_) => (None, None),
+            None => {
+                let (mailbox, receiver) = mpsc::channel(mailbox::CAPACITY);
+                (Some(mailbox), Some(receiver))
+            }
+        };
+        let mut stay = self.context.registry.enter(Newcomer {
+            sid: &open.sid,
+            version: self.version,
+            b64: self.query.b64,
+            credential: self.credential,
+            mailbox,
+            waits: None,
+        })?;
+        stay.admit(user, self.context.end_of(identity));
+        Ok((open, leg, stay, receiver))
+    }
+
+    fn refused_by_backend(&self, error: &DialError) -> Reason {
+        conversation::dial_reason(error)
+    }
+
+    fn admission(&self, stay: &Stay) -> Admission {
+        match stay.entry().user() {
+            Some(user) => Admission::with_user(self.version, user.clone()),
+            None => Admission::without_user(self.version, Reason::CredentialMissing),
+        }
+    }
+
+    /// Both sides are WebSockets and the user is known: relay at once.
+    fn websocket(
+        mut self,
+        record: Record,
+        stay: Stay,
+        open: &Open,
+        leg: Leg,
+        headers: HeaderMap,
+        protocol: Option<String>,
+    ) -> Answer {
+        let switching = hyper::upgrade::on(&mut self.request);
+        let admission = self.admission(&stay);
+        let mut greeting = Vec::new();
+        let open = Open { upgrades: Vec::new(), ..open.clone() };
+        frame::encode(&mut greeting, Opcode::Text, format!("0{}", open.serialise()).as_bytes(), None);
+        let (context, watch) = (self.context.clone(), self.watch);
+        self.context.tasks.spawn(async move {
+            let Some((client, read)) = switched(switching).await else { return gone(record) };
+            let (upstream, rest) = leg.into_parts();
+            relay::run(relay::Parts {
+                context,
+                stay,
+                record,
+                admission,
+                watch,
+                client: (client, read.into()),
+                upstream: (upstream, rest.into()),
+                greeting,
+                attachments: (0, 0),
+            })
+            .await;
+        });
+        self.accept(&headers, protocol.as_deref())
+    }
+
+    /// The 101, with what the backend said in its own.
+    fn accept(&self, backend: &HeaderMap, protocol: Option<&str>) -> Answer {
+        let Some(upgrade) = &self.upgrade else { return own(refusal::engine_error(EngineError::BadRequest)) };
+        let mut answer = upgrade.accept();
+        let headers = answer.headers_mut();
+        for (name, value) in &headers::for_client(backend) {
+            if !headers.contains_key(name) || *name == header::SET_COOKIE {
+                headers.append(name, value.clone());
+            }
+        }
+        let chosen = protocol.or_else(|| self.context.rules.sources.subprotocol_answer(self.request.headers()));
+        if let Some(Ok(value)) = chosen.map(HeaderValue::from_str) {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+        }
+        answer
+    }
+
+    fn polling(
+        self,
+        record: Record,
+        stay: Stay,
+        open: Open,
+        upstream: Leg,
+        mailbox: Option<mpsc::Receiver<Command>>,
+        headers: &HeaderMap,
+    ) -> Answer {
+        let admission = self.admission(&stay);
+        let open = Open { upgrades: vec!["websocket".into()], ..open };
+        let mut answer = packets_answer(self.version, self.query.b64, &[open.packet()]);
+        for cookie in headers.get_all(header::SET_COOKIE) {
+            answer.headers_mut().append(header::SET_COOKIE, cookie.clone());
+        }
+        let mut conversation = self.conversation(record, stay, admission, Start::Polling);
+        conversation.mailbox = mailbox;
+        conversation.upstream = Some(upstream);
+        self.context.tasks.spawn(conversation.run());
+        answer
+    }
+
+    fn conversation(&self, record: Record, stay: Stay, admission: Admission, start: Start) -> Conversation {
+        let bound = usize::try_from(self.context.max_payload()).unwrap_or(usize::MAX);
+        Conversation {
+            context: self.context.clone(),
+            stay,
+            record,
+            version: self.version,
+            watch: self.watch,
+            engine: Engine::new(self.version, self.query.b64, start, bound),
+            admission,
+            mailbox: None,
+            client: None,
+            upstream: None,
+            head: None,
+            connect_by: None,
+            gets: Gets::default(),
+            post: None,
+            attachments: (0, 0),
+            leave_by: None,
+        }
+    }
+
+    /// The gate answers OPEN itself and waits for a CONNECT; the backend hears nothing yet.
+    fn open_unauthenticated(mut self, fallback: Reason) -> Answer {
+        let context = self.context;
+        let polls = self.upgrade.is_none();
+        let (sender, receiver) = mpsc::channel(if polls { mailbox::CAPACITY } else { 1 });
+        let id = sid::generate();
+        let newcomer = Newcomer {
+            sid: &id,
+            version: self.version,
+            b64: self.query.b64,
+            credential: self.credential,
+            mailbox: polls.then_some(sender),
+            waits: Some(self.peer.forwarded.client),
+        };
+        let stay = match context.registry.enter(newcomer) {
+            Ok(stay) => stay,
+            Err(reason) => return refuse(context, self.peer, reason, "see [limits]"),
+        };
+        let open = context.open(id.clone(), polls);
+        let start = if polls { Start::Polling } else { Start::Websocket };
+        let admission = Admission::without_user(self.version, fallback);
+        let now = Instant::now();
+        let mut conversation = self.conversation(self.record(), stay, admission, start);
+        conversation.connect_by = Some(now + context.config.socketio.connect_deadline);
+        let every = Heartbeat {
+            interval: Duration::from_millis(open.ping_interval),
+            timeout: Duration::from_millis(open.ping_timeout),
+        };
+        conversation.engine.beat(now, every);
+        conversation.head = Some(Box::new(self.head()));
+        let refusal = (self.version == Version::V3).then(|| {
+            // Protocol 3 clients are in "/" without asking, so nobody asks what could be answered.
+            let packet = socketio::connect_error(Version::V3, "/", fallback.message(), fallback.word());
+            Packet::text(packet)
+        });
+        if polls {
+            conversation.mailbox = Some(receiver);
+            refusal.into_iter().for_each(|packet| conversation.engine.send(packet));
+            context.tasks.spawn(conversation.run());
+            return packets_answer(self.version, self.query.b64, &[open.packet()]);
+        }
+        let switching = hyper::upgrade::on(&mut self.request);
+        let version = self.version;
+        context.tasks.spawn(async move {
+            let Some((stream, read)) = switched(switching).await else { return gone(conversation.record) };
+            let mut client = Leg::new(stream, Writer::Client, BytesMut::from(read), MAX_UNAUTHENTICATED);
+            client.push_packet(version, &open.packet());
+            conversation.client = Some(client);
+            refusal.into_iter().for_each(|packet| conversation.engine.send(packet));
+            conversation.run().await;
+        });
+        self.accept(&HeaderMap::new(), None)
+    }
+}
+
+fn gone(mut record: Record) {
+    record.by = "client";
+}
+
+/// A name for logs and for the backend. No secret: unlike the sid it opens nothing.
+fn session_name() -> Arc<str> {
+    sid::generate().into()
+}

@@ -1,0 +1,318 @@
+//! Everything that is not Engine.IO: plain requests, and WebSockets of the application's own, by
+//! `[[http.route]]`. Every request is verified anew.
+
+use crate::auth::credential::Found;
+use crate::auth::identity::Identity;
+use crate::config::model::{ClientBundle, Route, RouteAuth};
+use crate::gate::admission::{Admission, User};
+use crate::protocol::engineio::Version;
+use crate::protocol::frame::Watch;
+use crate::protocol::origin::Decision;
+use crate::protocol::sid;
+use crate::proxy::context::Context;
+use crate::proxy::conversation::dial_reason;
+use crate::proxy::gateway::{self, Answer, own, refuse};
+use crate::proxy::headers::{self, Peer};
+use crate::proxy::polling::switched;
+use crate::proxy::{refusal, relay};
+use crate::reason::Reason;
+use crate::session::registry::Newcomer;
+use crate::telemetry::access::Record;
+use crate::upstream::client::ProxyError;
+use crate::upstream::dial::DialHead;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{Either, Empty};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use percent_encoding::percent_decode_str;
+use secrecy::ExposeSecret;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep};
+
+const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
+/// The client bundle that Socket.IO servers serve; without its query, which a backend that serves none
+/// would read as a handshake.
+pub async fn bundle(context: &Context, peer: &Peer, request: Request<Incoming>) -> Answer {
+    let served = context.config.socketio.client_bundle == ClientBundle::Pass;
+    if !served || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return own(gateway::not_found());
+    }
+    let headers = headers::for_upstream(context, request.headers(), peer);
+    let mut onward = Request::new(Empty::<Bytes>::new());
+    *onward.method_mut() = request.method().clone();
+    *onward.uri_mut() = path_only(request.uri());
+    *onward.headers_mut() = headers;
+    onward.headers_mut().remove(header::CONTENT_LENGTH);
+    answer(context, peer, context.client.send(onward).await)
+}
+
+fn path_only(uri: &Uri) -> Uri {
+    PathAndQuery::try_from(uri.path()).map_or_else(|_| Uri::default(), Uri::from)
+}
+
+/// A request outside of the Socket.IO path.
+pub async fn route(context: Arc<Context>, peer: &Peer, request: Request<Incoming>) -> Answer {
+    if !METHODS.contains(request.method()) {
+        return own(refusal::json(StatusCode::METHOD_NOT_ALLOWED, r#"{"message":"method not allowed"}"#.into()));
+    }
+    let Some(route) = find(&context.config.http.route, request.uri().path()).cloned() else {
+        return own(gateway::not_found());
+    };
+    let upgrade = match gateway::upgrade(&request) {
+        Ok(upgrade) => upgrade,
+        Err(response) => return own(*response),
+    };
+    if upgrade.is_some() && !route.websocket {
+        return own(refusal::bad_request("this route takes no upgrade"));
+    }
+    let identity = match identify(&context, peer, &route, &request).await {
+        Ok(identity) => identity,
+        Err(answer) => return answer,
+    };
+    match upgrade {
+        Some(upgrade) => tunnel(&context, peer, request, &upgrade, identity).await,
+        None => forward(&context, peer, request, identity.as_ref()).await,
+    }
+}
+
+/// The route with the longest path that is a prefix of `path` at a segment's end.
+fn find<'a>(routes: &'a [Route], path: &str) -> Option<&'a Route> {
+    let matches = |route: &&Route| {
+        let base = route.path.strip_suffix('/').unwrap_or(&route.path);
+        path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            && (path.len() >= route.path.len())
+    };
+    routes.iter().filter(matches).max_by_key(|route| route.path.len())
+}
+
+async fn identify(
+    context: &Context,
+    peer: &Peer,
+    route: &Route,
+    request: &Request<Incoming>,
+) -> Result<Option<Identity>, Answer> {
+    let headers = request.headers();
+    match route.auth {
+        RouteAuth::Deny => return Err(own(refusal::json(StatusCode::FORBIDDEN, r#"{"message":"forbidden"}"#.into()))),
+        RouteAuth::Pass => return Ok(None),
+        // A preflight carries no credential by design (Fetch standard); the backend answers it.
+        RouteAuth::Require | RouteAuth::Optional
+            if request.method() == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) =>
+        {
+            return Ok(None);
+        }
+        RouteAuth::Require | RouteAuth::Optional => {}
+    }
+    let raw = request.uri().query().unwrap_or_default();
+    match context.rules.sources.in_request(headers, |name| values(raw, name)) {
+        Found::None if route.auth == RouteAuth::Optional => Ok(None),
+        Found::None => Err(refuse(context, peer, Reason::CredentialMissing, request.uri().path())),
+        Found::Malformed { detail } => Err(refuse(context, peer, Reason::CredentialMalformed, &detail)),
+        Found::Token { token, cookie, .. } => {
+            let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+                && !headers.contains_key(header::UPGRADE);
+            if cookie && !safe {
+                // Browsers send cookies unasked: the page must be one of ours.
+                let authority = peer.forwarded.host.as_deref().unwrap_or(&peer.authority);
+                let decision = context.origins.judge(headers, authority, context.config.socketio.require_origin);
+                if decision == Decision::Refused {
+                    return Err(refuse(context, peer, Reason::OriginNotAllowed, "cookie from another origin"));
+                }
+            }
+            match context.verify(token.expose_secret()).await {
+                Ok(identity) => Ok(Some(identity)),
+                Err(refusal) => Err(refuse(context, peer, refusal.reason, &refusal.detail)),
+            }
+        }
+    }
+}
+
+/// The decoded values of one parameter.
+fn values(raw: &str, name: &str) -> Vec<String> {
+    let pairs = raw.split('&').filter(|p| !p.is_empty()).map(|p| p.split_once('=').unwrap_or((p, "")));
+    pairs.filter(|(n, _)| decode(n) == name).map(|(_, value)| decode(value)).collect()
+}
+
+fn decode(text: &str) -> String {
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+}
+
+/// The target for the backend: the path as it was judged, the query without the credential.
+fn target(context: &Context, uri: &Uri) -> String {
+    let path = uri.path();
+    let Some(raw) = uri.query() else { return path.to_owned() };
+    let names = context.rules.sources.query_names();
+    if context.rules.forward || names.is_empty() {
+        return format!("{path}?{raw}");
+    }
+    let is_credential = |pair: &&str| {
+        let name = decode(pair.split_once('=').map_or(*pair, |(name, _)| name));
+        names.contains(&name)
+    };
+    let kept: Vec<&str> = raw.split('&').filter(|pair| !is_credential(pair)).collect();
+    if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
+}
+
+async fn forward(
+    context: &Context,
+    peer: &Peer,
+    request: Request<Incoming>,
+    identity: Option<&Identity>,
+) -> Answer {
+    let mut headers = headers::for_upstream(context, request.headers(), peer);
+    if let Some(identity) = identity {
+        headers::add_identity(context, &mut headers, identity, "");
+    }
+    let Ok(uri) = Uri::try_from(target(context, request.uri())) else {
+        return own(refusal::bad_request("malformed target"));
+    };
+    let (parts, body) = request.into_parts();
+    let mut onward = Request::new(Paced::new(body, context.config.limits.body_timeout));
+    *onward.method_mut() = parts.method;
+    *onward.uri_mut() = uri;
+    *onward.headers_mut() = headers;
+    context.metrics.http_requests.inc();
+    answer(context, peer, context.client.send(onward).await)
+}
+
+fn answer(
+    context: &Context,
+    peer: &Peer,
+    result: Result<http::Response<Incoming>, ProxyError>,
+) -> Answer {
+    match result {
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            refuse(context, peer, Reason::UpstreamRefused, "101 without being asked")
+        }
+        Ok(response) => {
+            let (mut parts, body) = response.into_parts();
+            parts.headers = headers::for_client(&parts.headers);
+            http::Response::from_parts(parts, Either::Right(body))
+        }
+        Err(error @ ProxyError::Unavailable { .. }) => {
+            refuse(context, peer, Reason::UpstreamUnavailable, &error.to_string())
+        }
+        Err(error @ ProxyError::Broken { .. }) => {
+            refuse(context, peer, Reason::UpstreamRefused, &error.to_string())
+        }
+        Err(error @ ProxyError::Invalid { .. }) => own(refusal::bad_request(&error.to_string())),
+    }
+}
+
+/// A WebSocket of the application's own: relayed unread, cut like any session.
+async fn tunnel(
+    context: &Arc<Context>,
+    peer: &Peer,
+    mut request: Request<Incoming>,
+    upgrade: &gateway::Upgrade,
+    identity: Option<Identity>,
+) -> Answer {
+    let name: Arc<str> = sid::generate().into();
+    let mut record = Record::begin(context.metrics.clone(), name.clone(), peer.forwarded.client, "websocket");
+    let mut headers = headers::for_upstream(context, request.headers(), peer);
+    if let Some(identity) = &identity {
+        headers::add_identity(context, &mut headers, identity, &name);
+    }
+    let head = DialHead { path_and_query: target(context, request.uri()), headers };
+    let newcomer =
+        Newcomer { sid: &sid::generate(), version: Version::V4, b64: false, credential: None, mailbox: None, waits: None };
+    let entered = context.registry.enter(newcomer);
+    let mut stay = match entered {
+        Ok(stay) => stay,
+        Err(reason) => return refuse(context, peer, reason, "see [limits]"),
+    };
+    if let Some(identity) = &identity {
+        let user = User::of(identity);
+        record.subject = Some(user.subject.clone());
+        record.issuer = Some(user.issuer.clone());
+        stay.admit(user, context.end_of(identity));
+    }
+    let dialed = match context.dial(&head).await {
+        Ok(dialed) => dialed,
+        Err(error) => {
+            let reason = dial_reason(&error);
+            record.reason = reason.word();
+            return refuse(context, peer, reason, &error.to_string());
+        }
+    };
+    let switching = hyper::upgrade::on(&mut request);
+    let mut accepted = upgrade.accept();
+    let out = accepted.headers_mut();
+    copy_new(out, &headers::for_client(&dialed.headers));
+    let chosen = dialed.protocol.as_deref().or_else(|| context.rules.sources.subprotocol_answer(request.headers()));
+    if let Some(Ok(value)) = chosen.map(HeaderValue::from_str) {
+        out.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+    }
+    let shared = context.clone();
+    context.tasks.spawn(async move {
+        let Some((client, read)) = switched(switching).await else { return };
+        relay::run(relay::Parts {
+            context: shared,
+            stay,
+            record,
+            admission: Admission::without_user(Version::V4, Reason::CredentialMissing),
+            watch: Watch::Frames,
+            client: (client, read.into()),
+            upstream: (dialed.stream, dialed.leftover.into()),
+            greeting: Vec::new(),
+            attachments: (0, 0),
+        })
+        .await;
+    });
+    accepted
+}
+
+fn copy_new(out: &mut HeaderMap, from: &HeaderMap) {
+    for (name, value) in from {
+        if !out.contains_key(name) || *name == header::SET_COOKIE {
+            out.append(name, value.clone());
+        }
+    }
+}
+
+/// A body that has to keep moving: hyper itself waits for ever.
+struct Paced {
+    body: Incoming,
+    patience: Duration,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Paced {
+    fn new(body: Incoming, patience: Duration) -> Self {
+        Self { body, patience, sleep: Box::pin(sleep(patience)) }
+    }
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            let until = Instant::now() + self.patience;
+            self.sleep.as_mut().reset(until);
+            // Trailers could carry what headers may not.
+            return match frame {
+                Some(Ok(frame)) if frame.is_trailers() => Poll::Ready(None),
+                other => Poll::Ready(other.map(|f| f.map_err(Into::into))),
+            };
+        }
+        ready!(self.sleep.as_mut().poll(cx));
+        Poll::Ready(Some(Err("the request body took too long".into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,260 @@
+//! Engine.IO over HTTP: tells handshakes from requests of a session, and carries the latter to the
+//! task that owns it.
+
+use crate::auth::credential::Found;
+use crate::gate::ending::Ending;
+use crate::protocol::engineio::Version;
+use crate::protocol::handshake::{EngineError, Query, Transport};
+use crate::protocol::{payload, sid};
+use crate::proxy::context::{Context, fingerprint};
+use crate::proxy::conversation::MAX_UNAUTHENTICATED;
+use crate::proxy::gateway::{self, Answer, Upgrade, own, refuse};
+use crate::proxy::headers::Peer;
+use crate::proxy::{handshake, refusal};
+use crate::reason::Reason;
+use crate::session::mailbox::{Command, GetReply, Mailbox, PostReply};
+use crate::session::registry::Entry;
+use crate::stream::Stream;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use secrecy::ExposeSecret;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// A client that was sent a 101 has so long to take it.
+const SWITCH: Duration = Duration::from_secs(10);
+
+/// Answers a request on the Socket.IO path whose origin may be there.
+pub async fn engine(context: Arc<Context>, peer: Peer, request: Request<Incoming>) -> Answer {
+    let wants_upgrade = request.headers().contains_key(header::UPGRADE);
+    let answer = match read(&request) {
+        Ok((query, transport, upgrade)) => match query.sid.clone() {
+            Some(sid) => in_session(&context, &peer, request, &query, transport, upgrade, &sid).await,
+            None => handshake::answer(&context, &peer, request, &query, transport, upgrade).await,
+        },
+        Err(answer) => own(*answer),
+    };
+    if wants_upgrade && answer.status().is_client_error() { closing(answer) } else { answer }
+}
+
+/// After a refused upgrade nothing more is read from the connection.
+fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+type Read = (Query, Transport, Option<Upgrade>);
+
+fn read(request: &Request<Incoming>) -> Result<Read, Box<Response<Full<Bytes>>>> {
+    let query = Query::parse(request.uri().query().unwrap_or_default())
+        .map_err(|e| Box::new(refusal::bad_request(&e.to_string())))?;
+    if query.jsonp {
+        return Err(Box::new(refusal::bad_request("JSONP (the parameter j) is not supported")));
+    }
+    let upgrade = gateway::upgrade(request)?;
+    let error = |e| {
+        let response = refusal::engine_error(e);
+        Box::new(if upgrade.is_some() { refusal::on_upgrade(&response, e.message()) } else { response })
+    };
+    let Some(transport) = query.transport else { return Err(error(EngineError::TransportUnknown)) };
+    if upgrade.is_some() && transport != Transport::Websocket {
+        return Err(error(EngineError::BadRequest));
+    }
+    Ok((query, transport, upgrade))
+}
+
+async fn in_session(
+    context: &Arc<Context>,
+    peer: &Peer,
+    request: Request<Incoming>,
+    query: &Query,
+    transport: Transport,
+    upgrade: Option<Upgrade>,
+    id: &str,
+) -> Answer {
+    let known = if sid::is_valid(id) { context.registry.find(id) } else { None };
+    let Some(entry) = known else { return unknown(context, id, upgrade.is_some()) };
+    if let Err(answer) = same_user(context, peer, &entry, request.headers(), query).await {
+        return answer;
+    }
+    if let Some(reason) = entry.ended() {
+        return own(refusal::response(reason));
+    }
+    let Some(mailbox) = entry.mailbox() else { return bad_request(upgrade.is_some()) };
+    match (transport, upgrade, request.method()) {
+        (Transport::Websocket, Some(upgrade), _) => take_over(context, mailbox, request, &upgrade),
+        (Transport::Websocket, None, _) => bad_request(false),
+        (Transport::Polling, _, &Method::GET) => get(&entry, mailbox).await,
+        (Transport::Polling, _, &Method::POST) => post(context, &entry, mailbox, request).await,
+        // As engine.io does.
+        _ => {
+            let mut answer = own(Response::new(Full::default()));
+            *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            answer
+        }
+    }
+}
+
+fn unknown(context: &Context, id: &str, on_upgrade: bool) -> Answer {
+    let response = match context.registry.farewell(id) {
+        Some(reason) => refusal::response(reason),
+        None => refusal::engine_error(EngineError::UnknownSid),
+    };
+    own(if on_upgrade { refusal::on_upgrade(&response, EngineError::UnknownSid.message()) } else { response })
+}
+
+fn bad_request(on_upgrade: bool) -> Answer {
+    let error = EngineError::BadRequest;
+    let response = refusal::engine_error(error);
+    own(if on_upgrade { refusal::on_upgrade(&response, error.message()) } else { response })
+}
+
+/// The sid is a secret, so a request needs no credential; but one that is there must be the user's.
+async fn same_user(
+    context: &Context,
+    peer: &Peer,
+    entry: &Entry,
+    headers: &HeaderMap,
+    query: &Query,
+) -> Result<(), Answer> {
+    let values = |name: &str| query.get_all(name).into_iter().map(String::from).collect();
+    let token = match context.rules.sources.in_request(headers, values) {
+        Found::None => return Ok(()),
+        Found::Malformed { detail } => {
+            return Err(refuse(context, peer, Reason::CredentialMalformed, &detail));
+        }
+        Found::Token { token, .. } => token,
+    };
+    if entry.credential == Some(fingerprint(token.expose_secret())) {
+        return Ok(());
+    }
+    match context.verify(token.expose_secret()).await {
+        Err(refusal) => Err(refuse(context, peer, refusal.reason, &refusal.detail)),
+        Ok(identity) => match entry.user() {
+            Some(user) if *user.issuer != *identity.issuer || *user.subject != identity.subject => {
+                Err(refuse(context, peer, Reason::SubjectMismatch, "the session is another user's"))
+            }
+            _ => Ok(()),
+        },
+    }
+}
+
+async fn get(entry: &Entry, mailbox: Mailbox) -> Answer {
+    let (reply, answer) = oneshot::channel();
+    if mailbox.send(Command::Get(reply)).await.is_err() {
+        return bad_request(false);
+    }
+    match answer.await {
+        Ok(GetReply::Packets(packets)) => packets_answer(entry.version, entry.b64, &packets),
+        Ok(GetReply::Over(ending)) => own(refusal::over(ending)),
+        Ok(GetReply::Conflict) | Err(_) => bad_request(false),
+    }
+}
+
+/// 200 with a payload.
+pub fn packets_answer(version: Version, b64: bool, packets: &[crate::protocol::engineio::Packet]) -> Answer {
+    let encoded = payload::encode(version, b64, packets);
+    text_answer(encoded.content_type, encoded.body)
+}
+
+fn text_answer(content_type: &'static str, body: Bytes) -> Answer {
+    let mut answer = own(Response::new(Full::new(body)));
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// Marks the POST as answered, also where its client has gone.
+struct Posting<'a>(&'a Entry);
+
+impl Drop for Posting<'_> {
+    fn drop(&mut self) {
+        self.0.posted();
+    }
+}
+
+async fn post(context: &Context, entry: &Entry, mailbox: Mailbox, request: Request<Incoming>) -> Answer {
+    if !entry.begin_post() {
+        entry.end(Reason::ProtocolError);
+        return bad_request(false);
+    }
+    let _posting = Posting(entry);
+    let Some(binary) = body_kind(entry.version, request.headers()) else {
+        entry.end(Reason::ProtocolError);
+        return bad_request(false);
+    };
+    let limit = if entry.user().is_some() { context.max_payload() } else { MAX_UNAUTHENTICATED };
+    let body = match body(context, request.into_body(), limit).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    let packets = payload::decode(entry.version, binary, body, context.config.limits.max_packets_per_payload).ok();
+    let (reply, answer) = oneshot::channel();
+    if mailbox.send(Command::Post(packets, reply)).await.is_err() {
+        return bad_request(false);
+    }
+    match answer.await {
+        Ok(PostReply::Done) => text_answer("text/html", Bytes::from_static(b"ok")),
+        Ok(PostReply::Over(ending)) => own(refusal::over(ending)),
+        Err(_) => own(refusal::over(Ending::Client)),
+    }
+}
+
+/// Whether a body is binary; `None` where its type is none of Engine.IO's. Protocol 4 knows text only: Node servers
+/// before 6.6.7 leaked sockets on others.
+fn body_kind(version: Version, headers: &HeaderMap) -> Option<bool> {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Some(false) };
+    let kind = kind.to_str().ok()?.split(';').next()?.trim();
+    match version {
+        _ if kind.eq_ignore_ascii_case("text/plain") => Some(false),
+        Version::V3 if kind.eq_ignore_ascii_case("application/octet-stream") => Some(true),
+        _ => None,
+    }
+}
+
+/// Reads a body whole, within its limits of size and time.
+async fn body(context: &Context, body: Incoming, limit: u64) -> Result<Bytes, Answer> {
+    let too_large = || {
+        context.metrics.refuse(Reason::PayloadTooLarge.word());
+        own(refusal::response(Reason::PayloadTooLarge))
+    };
+    if body.size_hint().lower() > limit {
+        return Err(too_large());
+    }
+    let limited = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX));
+    match timeout(context.config.limits.body_timeout, limited.collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(closing(bad_request(false))),
+        Err(_) => {
+            let body = r#"{"code":3,"message":"request body took too long"}"#;
+            Err(closing(own(refusal::json(StatusCode::REQUEST_TIMEOUT, body.into()))))
+        }
+    }
+}
+
+/// A WebSocket for a session that polls.
+fn take_over(context: &Context, mailbox: Mailbox, mut request: Request<Incoming>, upgrade: &Upgrade) -> Answer {
+    let switching = hyper::upgrade::on(&mut request);
+    context.tasks.spawn(async move {
+        if let Some((stream, read)) = switched(switching).await {
+            let _ = mailbox.send(Command::Upgrade(Box::new(stream), read)).await;
+        }
+    });
+    upgrade.accept()
+}
+
+/// The socket behind an accepted upgrade, and what the client has sent already.
+pub async fn switched(switching: OnUpgrade) -> Option<(Stream, Bytes)> {
+    let upgraded = timeout(SWITCH, switching).await.ok()?.ok()?;
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
+}

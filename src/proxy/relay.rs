@@ -1,0 +1,546 @@
+//! WebSocket to WebSocket: passes frames on as they came, and looks at each one's head.
+//!
+//! One small task for both directions. It owns no buffer while it waits: bytes are read into one
+//! buffer of the thread and written from there; only what the other side does not take at once is
+//! kept. A client's frames are masked as a backend wants them, so they pass untouched; what the gate
+//! has to say itself is put in between packets.
+
+use crate::auth::identity::Identity;
+use crate::auth::verifier::Refusal;
+use crate::gate::admission::{Admission, Judgement, Verdict};
+use crate::gate::ending::Ending;
+use crate::protocol::frame::{self, Captured, FrameError, Opcode, Scanner, Stop, Watch, Writer};
+use crate::proxy::context::Context;
+use crate::proxy::refusal;
+use crate::reason::Reason;
+use crate::session::reaper::SWEEP;
+use crate::session::registry::Stay;
+use crate::stream::Stream;
+use crate::telemetry::access::Record;
+use secrecy::ExposeSecret;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Sleep, sleep, timeout};
+
+/// One read takes at most so much; large messages are decided by it.
+const BUFFER: usize = 64 * 1024;
+
+/// After one side is gone the other one has so long to follow.
+const FOLLOW: Duration = Duration::from_secs(5);
+
+/// A peer that is shown out has so long to take its last frames, and to close.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A frame that is under way when the session ends has so long to arrive whole.
+const LAST_FRAME: Duration = Duration::from_millis(250);
+
+thread_local! {
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into_boxed_slice());
+}
+
+/// What a relay is made of.
+pub struct Parts {
+    /// The gate's shared parts.
+    pub context: Arc<Context>,
+    /// The session's place.
+    pub stay: Stay,
+    /// The session's record.
+    pub record: Record,
+    /// The session's namespaces.
+    pub admission: Admission,
+    /// Frames only, or Socket.IO packets.
+    pub watch: Watch,
+    /// The client's socket and what was read of it.
+    pub client: (Stream, Vec<u8>),
+    /// The backend's socket and what was read of it.
+    pub upstream: (Stream, Vec<u8>),
+    /// To be written to the client first.
+    pub greeting: Vec<u8>,
+    /// Attachments still to come from the client and from the backend.
+    pub attachments: (u32, u32),
+}
+
+type Judging = Pin<Box<dyn Future<Output = (Judgement, Result<Identity, Refusal>)> + Send>>;
+
+struct Relay {
+    context: Arc<Context>,
+    stay: Stay,
+    record: Record,
+    admission: Admission,
+    client: Stream,
+    upstream: Stream,
+    up: Way,
+    down: Way,
+    judging: Option<Judging>,
+    /// Frames for the client that wait for a place between packets.
+    inject: Vec<u8>,
+    follow: Option<Pin<Box<Sleep>>>,
+    ending: Option<Ending>,
+}
+
+/// One direction.
+struct Way {
+    scanner: Scanner,
+    /// Read, but not looked at yet: an incomplete head, or what stands behind a CONNECT that is being judged.
+    carry: Vec<u8>,
+    rescan: bool,
+    waiting: bool,
+    /// Looked at, but not written yet.
+    pending: Vec<u8>,
+    written: usize,
+    unflushed: bool,
+    /// Something was read since this was last looked at.
+    heard: bool,
+    eof: bool,
+    done: bool,
+}
+
+enum Next {
+    Go,
+    Wait,
+    End(Reason),
+}
+
+enum Fault {
+    Reading,
+    Writing,
+    Frame(FrameError),
+    End(Reason),
+}
+
+/// Relays until one side or the gate ends the session.
+pub async fn run(parts: Parts) {
+    let Parts { context, stay, record, admission, watch, client, upstream, greeting, attachments } = parts;
+    let max = context.max_payload();
+    let numbers = context.timings.current();
+    let quiet = Duration::from_millis(numbers.ping_interval.saturating_add(numbers.ping_timeout));
+    stay.entry().close_mailbox();
+    stay.entry().watch(quiet, SWEEP);
+    let mut relay = Relay {
+        up: Way::new(Scanner::new(Writer::Client, watch, max, attachments.0), client.1, Vec::new()),
+        // A backend may say what it likes: its own limit is for what it reads.
+        down: Way::new(Scanner::new(Writer::Server, watch, u64::MAX, attachments.1), upstream.1, greeting),
+        client: client.0,
+        upstream: upstream.0,
+        context,
+        stay,
+        record,
+        admission,
+        judging: None,
+        inject: Vec::new(),
+        follow: None,
+        ending: None,
+    };
+    let ending = poll_fn(|cx| relay.poll(cx)).await;
+    Box::pin(relay.finish(ending)).await;
+}
+
+impl Way {
+    fn new(scanner: Scanner, carry: Vec<u8>, pending: Vec<u8>) -> Self {
+        let rescan = !carry.is_empty();
+        Self {
+            scanner,
+            carry,
+            rescan,
+            waiting: false,
+            pending,
+            written: 0,
+            unflushed: false,
+            heard: false,
+            eof: false,
+            done: false,
+        }
+    }
+
+    /// Writes what is pending.
+    fn drain(&mut self, cx: &mut Task<'_>, to: &mut Stream) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.pending.get(self.written..).filter(|rest| !rest.is_empty()) {
+            let n = ready!(Pin::new(&mut *to).poll_write(cx, rest))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += n;
+            self.unflushed = true;
+        }
+        if self.written > 0 {
+            self.pending = Vec::new();
+            self.written = 0;
+        }
+        if self.unflushed {
+            ready!(Pin::new(to).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Moves bytes until there are none, or no room.
+    fn pump(
+        &mut self,
+        cx: &mut Task<'_>,
+        from: &mut Stream,
+        to: &mut Stream,
+        buf: &mut [u8],
+        handle: &mut dyn FnMut(Captured, &mut Vec<u8>) -> Next,
+    ) -> Poll<Result<(), Fault>> {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(self.drain(cx, to)).map_err(|_| Fault::Writing)?;
+            if self.waiting {
+                return Poll::Pending;
+            }
+            if self.rescan {
+                self.rescan = false;
+                let kept = std::mem::take(&mut self.carry);
+                self.pass(cx, to, &kept, handle)?;
+                continue;
+            }
+            if self.eof {
+                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(|_| Fault::Writing)?;
+                self.done = true;
+                return Poll::Ready(Ok(()));
+            }
+            let kept = self.carry.len();
+            buf[..kept].copy_from_slice(&self.carry);
+            let mut read = ReadBuf::new(&mut buf[kept..]);
+            ready!(Pin::new(&mut *from).poll_read(cx, &mut read)).map_err(|_| Fault::Reading)?;
+            let n = read.filled().len();
+            if n == 0 {
+                self.eof = true;
+                continue;
+            }
+            self.heard = true;
+            if kept > 0 {
+                self.carry = Vec::new();
+            }
+            self.pass(cx, to, &buf[..kept + n], handle)?;
+        }
+    }
+
+    /// Looks at bytes and writes them on; what cannot be written now becomes pending.
+    fn pass(
+        &mut self,
+        cx: &mut Task<'_>,
+        to: &mut Stream,
+        bytes: &[u8],
+        handle: &mut dyn FnMut(Captured, &mut Vec<u8>) -> Next,
+    ) -> Result<(), Fault> {
+        // Bytes [0, direct) are written as they lie; after the first message taken out, all goes by `pending`.
+        let (mut at, mut direct) = (0, 0);
+        let mut whole = true;
+        loop {
+            let found = self.scanner.scan(&bytes[at..]);
+            if whole {
+                direct = at + found.pass;
+            } else {
+                self.pending.extend_from_slice(&bytes[at..at + found.pass]);
+            }
+            at += found.used;
+            match found.stop {
+                Stop::End => break,
+                Stop::Partial => {
+                    self.carry = bytes[at..].to_vec();
+                    break;
+                }
+                Stop::More | Stop::Message(_) if whole => {
+                    whole = false;
+                    self.pending.extend_from_slice(&bytes[..direct]);
+                    direct = 0;
+                }
+                _ => {}
+            }
+            match found.stop {
+                Stop::Message(message) => match handle(message, &mut self.pending) {
+                    Next::Go => {}
+                    Next::Wait => {
+                        self.carry = bytes[at..].to_vec();
+                        self.waiting = true;
+                        self.rescan = true;
+                        break;
+                    }
+                    Next::End(reason) => return Err(Fault::End(reason)),
+                },
+                Stop::Broken(error) => return Err(Fault::Frame(error)),
+                _ => {}
+            }
+        }
+        self.write(cx, to, &bytes[..direct]).map_err(|_| Fault::Writing)
+    }
+
+    fn write(&mut self, cx: &mut Task<'_>, to: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match Pin::new(&mut *to).poll_write(cx, bytes)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(n) => {
+                    bytes = &bytes[n..];
+                    self.unflushed = true;
+                }
+                Poll::Pending => {
+                    self.pending.extend_from_slice(bytes);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// True where a close frame may be written behind what is pending.
+    fn may_close(&self) -> bool {
+        self.scanner.between_frames()
+    }
+}
+
+impl Relay {
+    fn poll(&mut self, cx: &mut Task<'_>) -> Poll<Ending> {
+        if let Poll::Ready(reason) = self.stay.entry().poll_ended(cx) {
+            return Poll::Ready(Ending::Gate(reason));
+        }
+        if self.follow.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(self.ending.unwrap_or(Ending::Client));
+        }
+        loop {
+            if let Some(ending) = self.poll_judging(cx) {
+                return Poll::Ready(ending);
+            }
+            let outcome = READ.with_borrow_mut(|buf| self.pump_both(cx, buf));
+            if let Some(ending) = outcome {
+                return Poll::Ready(ending);
+            }
+            let may_inject = !self.inject.is_empty() && self.down.scanner.between_packets();
+            let judge = self.judging.is_some() && !self.up.waiting;
+            if !may_inject && !judge {
+                break;
+            }
+            if may_inject {
+                self.down.pending.append(&mut self.inject);
+            }
+        }
+        if self.up.done && self.down.done {
+            return Poll::Ready(self.ending.unwrap_or(Ending::Client));
+        }
+        if (self.up.done || self.down.done) && self.follow.is_none() {
+            let mut follow = Box::pin(sleep(FOLLOW));
+            let _ = follow.as_mut().poll(cx);
+            self.follow = Some(follow);
+        }
+        Poll::Pending
+    }
+
+    fn pump_both(&mut self, cx: &mut Task<'_>, buf: &mut [u8]) -> Option<Ending> {
+        let Self { context, stay, admission, client, upstream, up, down, judging, inject, .. } = self;
+        let up_result = up.pump(cx, client, upstream, buf, &mut |message, out| {
+            let verdict = from_client(context, admission, message);
+            obey(context, verdict, out, inject, judging)
+        });
+        let down_result = down.pump(cx, upstream, client, buf, &mut |message, out| {
+            if let Some(pid) = text_of(&message).and_then(|text| admission.from_server(text)) {
+                stay.recovery_id(pid);
+            }
+            frame::encode(out, if message.text { Opcode::Text } else { Opcode::Binary }, &message.data, None);
+            Next::Go
+        });
+        if std::mem::take(&mut self.up.heard) {
+            self.stay.entry().heard_client();
+        }
+        if std::mem::take(&mut self.down.heard) {
+            self.stay.entry().heard_upstream();
+        }
+        if self.ending.is_none() {
+            self.ending = match (&self.up, &self.down) {
+                (_, down) if down.scanner.closing() || down.eof => Some(Ending::Upstream),
+                (up, _) if up.scanner.closing() || up.eof => Some(Ending::Client),
+                _ => None,
+            };
+        }
+        let ending = |gone| self.ending.unwrap_or(gone);
+        match (up_result, down_result) {
+            (Poll::Ready(Err(fault)), _) => Some(match fault {
+                Fault::Reading => ending(Ending::Client),
+                Fault::Writing => ending(Ending::Upstream),
+                Fault::Frame(FrameError::TooLong) => Ending::Gate(Reason::PayloadTooLarge),
+                Fault::Frame(error) => {
+                    self.record.detail = Some(format!("client: {error}"));
+                    Ending::Gate(Reason::ProtocolError)
+                }
+                Fault::End(reason) => Ending::Gate(reason),
+            }),
+            (_, Poll::Ready(Err(fault))) => Some(match fault {
+                Fault::Reading => ending(Ending::Upstream),
+                Fault::Writing => ending(Ending::Client),
+                Fault::Frame(error) => {
+                    self.record.detail = Some(format!("backend: {error}"));
+                    Ending::Gate(Reason::UpstreamUnavailable)
+                }
+                Fault::End(reason) => Ending::Gate(reason),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Looks after a CONNECT that waits for its token.
+    fn poll_judging(&mut self, cx: &mut Task<'_>) -> Option<Ending> {
+        let Poll::Ready((judgement, answer)) = self.judging.as_mut()?.as_mut().poll(cx) else { return None };
+        self.judging = None;
+        self.up.waiting = false;
+        let answer = note_refusal(&self.context, &mut self.record, answer);
+        let owns = |pid: &str, user: &_| self.context.owns(pid, user);
+        let verdict = self.admission.judged(judgement.connect, answer.as_ref().map_err(|r| *r), &self.context.rules, &owns);
+        match obey(&self.context, verdict, &mut self.up.pending, &mut self.inject, &mut self.judging) {
+            Next::End(reason) => Some(Ending::Gate(reason)),
+            Next::Go | Next::Wait => None,
+        }
+    }
+
+    /// Says the last words to both sides and leaves.
+    async fn finish(mut self, ending: Ending) {
+        self.record.by = ending.by();
+        self.record.reason = ending.reason().map_or("", Reason::word);
+        self.record.to_upstream += self.up.scanner.messages();
+        self.record.to_client += self.down.scanner.messages();
+        let Ending::Gate(reason) = ending else { return };
+        self.stay.leave();
+        let _ = timeout(LAST_WORDS, self.tell_client(reason)).await;
+        if self.up.may_close() && self.up.written == 0 {
+            let mut out = std::mem::take(&mut self.up.pending);
+            frame::encode_close(&mut out, 1001, "", Some(frame::mask_key()));
+            let _ = timeout(LAST_WORDS, self.upstream.write_all(&out)).await;
+        }
+        let _ = timeout(LAST_WORDS, self.upstream.shutdown()).await;
+        let _ = timeout(LAST_WORDS, linger(&mut self.client, &mut self.upstream)).await;
+    }
+
+    async fn tell_client(&mut self, reason: Reason) -> io::Result<()> {
+        if !self.down.may_close() && !self.down.scanner.closing() {
+            let _ = timeout(LAST_FRAME, self.finish_frame()).await;
+        }
+        let mut out = self.down.pending.split_off(self.down.written);
+        if self.down.may_close() {
+            let ends = matches!(reason, Reason::TokenExpired | Reason::MaxSession);
+            if ends && self.context.says_goodbye() && self.down.scanner.between_packets() {
+                for packet in self.admission.disconnects() {
+                    frame::encode(&mut out, Opcode::Text, packet.as_bytes(), None);
+                }
+            }
+            frame::encode_close(&mut out, refusal::close_code(reason), reason.word(), None);
+        }
+        self.client.write_all(&out).await?;
+        self.client.flush().await?;
+        self.client.shutdown().await
+    }
+
+    /// Passes on the rest of the frame that is under way to the client, so that a close frame may follow.
+    async fn finish_frame(&mut self) -> io::Result<()> {
+        while !self.down.may_close() && !self.down.scanner.closing() {
+            let mut buf = vec![0; usize::try_from(self.down.scanner.left()).unwrap_or(BUFFER).min(BUFFER)];
+            let n = self.upstream.read(&mut buf).await?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let found = self.down.scanner.scan(&buf[..n]);
+            self.down.pending.extend_from_slice(&buf[..found.pass]);
+        }
+        Ok(())
+    }
+}
+
+/// Waits until both sides have closed. Closing a socket with unread bytes would reset it, and the peer
+/// might lose the close frame.
+async fn linger(client: &mut Stream, upstream: &mut Stream) {
+    poll_fn(|cx| {
+        let client = discard(cx, client);
+        let upstream = discard(cx, upstream);
+        if client && upstream { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+fn discard(cx: &mut Task<'_>, stream: &mut Stream) -> bool {
+    READ.with_borrow_mut(|buf| {
+        loop {
+            let mut read = ReadBuf::new(buf);
+            match Pin::new(&mut *stream).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => {}
+                Poll::Ready(_) => return true,
+                Poll::Pending => return false,
+            }
+        }
+    })
+}
+
+fn text_of(message: &Captured) -> Option<&str> {
+    if !message.text {
+        return None;
+    }
+    std::str::from_utf8(&message.data).ok()?.strip_prefix('4')
+}
+
+fn from_client(context: &Context, admission: &mut Admission, message: Captured) -> Verdict {
+    let owns = |pid: &str, user: &_| context.owns(pid, user);
+    match std::str::from_utf8(&message.data) {
+        Ok(packet) => match packet.strip_prefix('4') {
+            Some(text) => match admission.from_client(text, &context.rules, &owns) {
+                Verdict::Forward => Verdict::Replace(packet.to_owned()),
+                verdict => verdict,
+            },
+            None => Verdict::Replace(packet.to_owned()),
+        },
+        // RFC 6455 section 8.1: text is UTF-8.
+        Err(_) => Verdict::Close(Reason::ProtocolError),
+    }
+}
+
+fn obey(
+    context: &Arc<Context>,
+    verdict: Verdict,
+    out: &mut Vec<u8>,
+    inject: &mut Vec<u8>,
+    judging: &mut Option<Judging>,
+) -> Next {
+    match verdict {
+        Verdict::Forward => Next::Go,
+        Verdict::Replace(packet) => {
+            frame::encode(out, Opcode::Text, packet.as_bytes(), Some(frame::mask_key()));
+            Next::Go
+        }
+        Verdict::Answer(packet) => {
+            frame::encode(inject, Opcode::Text, packet.as_bytes(), None);
+            Next::Go
+        }
+        Verdict::Judge(judgement) => {
+            let context = context.clone();
+            *judging = Some(Box::pin(async move {
+                let answer = context.verify(judgement.token.expose_secret()).await;
+                (*judgement, answer)
+            }));
+            Next::Wait
+        }
+        Verdict::Close(reason) => Next::End(reason),
+    }
+}
+
+/// Counts a refused token and keeps the detail for the operator.
+pub fn note_refusal(
+    context: &Context,
+    record: &mut Record,
+    answer: Result<Identity, Refusal>,
+) -> Result<Identity, Reason> {
+    answer.map_err(|refusal| {
+        context.metrics.refuse(refusal.reason.word());
+        tracing::info!(
+            session = &*record.session,
+            client = %record.client,
+            reason = refusal.reason.word(),
+            detail = refusal.detail,
+            "credential refused"
+        );
+        record.detail = Some(refusal.detail);
+        refusal.reason
+    })
+}
