@@ -337,7 +337,7 @@ fn vectors_of_rfc_7515_and_rfc_8037_verify() {
     }
     // RFC 7515 A.1: its secret is not text, so it cannot be configured, but the HMAC is the same.
     let secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
-    let secret = hmac::Key::new(hmac::HMAC_SHA256, &URL_SAFE_NO_PAD.decode(secret).unwrap());
+    let secret = Box::new(hmac::Key::new(hmac::HMAC_SHA256, &URL_SAFE_NO_PAD.decode(secret).unwrap()));
     let key = Key { kid: None, alg: Algorithm::Hs256, material: Material::Secret(secret) };
     let token =
         format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{CLAIMS}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
