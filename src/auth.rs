@@ -7,4 +7,6 @@ pub mod identity;
 pub mod jose;
 pub mod keys;
 pub mod rules;
+#[cfg(test)]
+pub mod testing;
 pub mod verifier;

@@ -3,6 +3,7 @@
 pub mod engineio;
 pub mod forwarded;
 pub mod handshake;
+pub mod json;
 pub mod origin;
 pub mod payload;
 pub mod sid;

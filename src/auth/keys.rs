@@ -32,7 +32,8 @@ pub const MAX_CANDIDATES: usize = 4;
 
 enum Material {
     Public(ParsedPublicKey),
-    Secret(hmac::Key),
+    // Boxed: its prepared state is twenty times the size of a public key.
+    Secret(Box<hmac::Key>),
 }
 
 /// One key, good for one algorithm.
@@ -204,7 +205,11 @@ impl KeySet {
                         alg.name()
                     )));
                 }
-                keys.push(Key { kid: None, alg: *alg, material: Material::Secret(hmac::Key::new(hash, bytes)) });
+                keys.push(Key {
+                    kid: None,
+                    alg: *alg,
+                    material: Material::Secret(Box::new(hmac::Key::new(hash, bytes))),
+                });
             }
         }
         if keys.is_empty() {

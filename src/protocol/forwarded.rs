@@ -1,10 +1,9 @@
 //! The client's address, scheme and host, as far as trusted proxies vouch for them.
 
+use crate::protocol::target;
 use http::header::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
-
-use crate::protocol::target;
 
 const FOR: &str = "x-forwarded-for";
 const PROTO: &str = "x-forwarded-proto";

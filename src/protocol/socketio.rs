@@ -5,7 +5,7 @@
 //! backend cannot disagree on who connects to what. Of all other packets only the head is read.
 
 use crate::protocol::engineio::Version;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use crate::protocol::json::{self, JsonError};
 use serde_json::{Map, Value};
 use std::fmt;
 use thiserror::Error;
@@ -72,7 +72,7 @@ pub enum ConnectError {
     /// The data is broken JSON, nested too deep, or followed by something.
     #[error("CONNECT data is malformed JSON")]
     Json,
-    /// A key of the data stands there twice.
+    /// A key of the data, at whatever depth, stands there twice.
     #[error("CONNECT data has a duplicate key")]
     DuplicateKey,
 }
@@ -95,7 +95,7 @@ pub fn parse_connect(v: Version, text: &str) -> Result<Connect, ConnectError> {
     }
     let data = match (v, data) {
         (_, "") => None,
-        (Version::V4, json) => Some(parse_data(json)?),
+        (Version::V4, data) => Some(json::object(data)?),
         (Version::V3, _) => return Err(ConnectError::NotObject),
     };
     Ok(Connect { namespace: namespace.to_owned(), query: query.map(str::to_owned), data })
@@ -176,7 +176,7 @@ pub fn parse_connected(text: &str) -> Option<(String, Option<String>, Option<Str
     if data.is_empty() {
         return Some((namespace.to_owned(), None, None));
     }
-    let mut data = parse_data(data).ok()?;
+    let mut data = json::object(data).ok()?;
     let mut take = |key: &str| match data.remove(key) {
         Some(Value::String(value)) => Some(value),
         _ => None,
@@ -245,45 +245,13 @@ fn json_text(data: &Map<String, Value>) -> String {
     serde_json::to_string(data).unwrap_or_default()
 }
 
-/// An object and nothing else: no blanks around it, no key twice.
-fn parse_data(json: &str) -> Result<Map<String, Value>, ConnectError> {
-    if !json.starts_with('{') {
-        return Err(ConnectError::NotObject);
-    }
-    // The parser would allow blanks at the end.
-    if !json.ends_with('}') {
-        return Err(ConnectError::Json);
-    }
-    let mut duplicate = false;
-    let mut parser = serde_json::Deserializer::from_str(json);
-    let data = parser.deserialize_map(UniqueKeys { duplicate: &mut duplicate });
-    match data.and_then(|data| parser.end().map(|()| data)) {
-        Ok(data) => Ok(data),
-        Err(_) if duplicate => Err(ConnectError::DuplicateKey),
-        Err(_) => Err(ConnectError::Json),
-    }
-}
-
-struct UniqueKeys<'a> {
-    duplicate: &'a mut bool,
-}
-
-impl<'de> Visitor<'de> for UniqueKeys<'_> {
-    type Value = Map<String, Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        let mut data = Map::new();
-        while let Some((key, value)) = entries.next_entry::<String, Value>()? {
-            if data.insert(key, value).is_some() {
-                *self.duplicate = true;
-                return Err(A::Error::custom("duplicate key"));
-            }
+impl From<JsonError> for ConnectError {
+    fn from(error: JsonError) -> ConnectError {
+        match error {
+            JsonError::NotObject => ConnectError::NotObject,
+            JsonError::Malformed => ConnectError::Json,
+            JsonError::DuplicateKey => ConnectError::DuplicateKey,
         }
-        Ok(data)
     }
 }
 
