@@ -1,1 +1,7 @@
 //! The doors: sockets, TLS and HTTP.
+
+pub mod accept;
+pub mod door;
+pub mod private;
+pub mod public;
+pub mod tls;

@@ -56,7 +56,7 @@ pub struct Context {
     /// TLS is spoken on the public listener.
     pub tls: bool,
     /// No new sessions.
-    pub draining: AtomicBool,
+    pub draining: Arc<AtomicBool>,
 }
 
 /// The digest by which a credential is recognised.

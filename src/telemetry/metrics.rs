@@ -47,6 +47,13 @@ pub struct Direction {
     pub direction: &'static str,
 }
 
+/// Whose keys. Issuers are named in the configuration.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct IssuerKeys {
+    /// The configured issuer.
+    pub issuer: String,
+}
+
 /// All metrics.
 pub struct Metrics {
     registry: Registry,
@@ -68,6 +75,8 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// Sessions that have no user yet.
     pub unauthenticated: Gauge,
+    /// Seconds since an issuer's keys were confirmed; -1: never.
+    pub key_age: Family<IssuerKeys, Gauge>,
 }
 
 impl Default for Metrics {
@@ -84,6 +93,7 @@ impl Default for Metrics {
             handshake_seconds: Histogram::new(handshake),
             sessions: Gauge::default(),
             unauthenticated: Gauge::default(),
+            key_age: Family::default(),
             registry: Registry::default(),
         };
         registry.register("sessions_opened", "Sessions opened, by first transport", metrics.opened.clone());
@@ -100,6 +110,8 @@ impl Default for Metrics {
         );
         registry.register("sessions", "Sessions open now", metrics.sessions.clone());
         registry.register("sessions_unauthenticated", "Sessions without a user", metrics.unauthenticated.clone());
+        let help = "Seconds since an issuer's keys were confirmed, -1 for never";
+        registry.register("jwks_age_seconds", help, metrics.key_age.clone());
         Self { registry, ..metrics }
     }
 }

@@ -1,0 +1,315 @@
+//! Builds every room from the configuration, opens the doors, and closes them in order.
+//!
+//! Whatever runs is held by [`App`] or by its tracker: when [`App::run`] returns, nothing is left.
+
+use crate::admin::readiness::Readiness;
+use crate::admin::routes::Admin;
+use crate::auth::assertion::Signer;
+use crate::auth::claims::HeaderMapping;
+use crate::auth::credential::Sources;
+use crate::auth::keys::{KeySet, KeyStore};
+use crate::auth::rules::{IssuerRules, Material};
+use crate::auth::verifier::Verifier;
+use crate::config::address::{self, Listen};
+use crate::config::load::Loaded;
+use crate::config::model::{Config, Issuer};
+use crate::gate::admission::Rules;
+use crate::listen::door::Door;
+use crate::listen::{private, public, tls};
+use crate::protocol::origin::Origins;
+use crate::proxy::context::Context;
+use crate::reason::Reason;
+use crate::session::clock::Clock;
+use crate::session::reaper;
+use crate::session::registry::{Capacity, Registry};
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::client::ProxyClient;
+use crate::upstream::jwks::{KeyFetcher, KeySource};
+use crate::upstream::pool::Pool;
+use crate::upstream::probe::Probe;
+use crate::upstream::timings::Timings;
+use secrecy::SecretString;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Sessions are asked to leave at least this fast; more of them are spread over half the drain.
+const LEAVE_PER_TICK: usize = 100;
+
+/// The pace of a drain.
+const TICK: Duration = Duration::from_millis(50);
+
+/// After a drain's end, what is left is torn down within this time.
+const TEAR_DOWN: Duration = Duration::from_secs(3);
+
+/// Why the gate cannot start.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The configuration passed its checks, but a part cannot be built from it.
+    #[error("{0}")]
+    Config(String),
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// Which one.
+        address: String,
+        /// As the system says.
+        error: std::io::Error,
+    },
+}
+
+/// Everything but the doors: enough to check a configuration.
+pub struct Parts {
+    /// What the engines share.
+    pub context: Arc<Context>,
+    store: KeyStore,
+    tls: Option<TlsAcceptor>,
+    admin_token: Option<SecretString>,
+}
+
+/// The gate with its doors open, not yet serving.
+pub struct App {
+    parts: Parts,
+    public: Vec<Door>,
+    private: Option<(Door, bool)>,
+}
+
+/// Builds what a configuration describes. Needs a running tokio runtime: key fetching starts at once.
+///
+/// # Errors
+/// [`BuildError::Config`], naming the key.
+pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
+    let Loaded { config, secrets, .. } = loaded;
+    let wrong = |key: &str, what: String| BuildError::Config(format!("{key}: {what}"));
+    let clock = Clock::default();
+    let (rules, store, sources) = issuers(&config, secrets.issuers, &clock)?;
+    let credentials = Sources::parse(&config.credentials.sources)
+        .map_err(|all| wrong("credentials.sources", all.join("; ")))?;
+    let mut mapping = HeaderMapping::compile(&config.identity.headers, &config.identity.claims)
+        .map_err(|all| wrong("identity.headers", all.join("; ")))?;
+    if let Some(assertion) = &config.identity.assertion {
+        mapping.protect(&assertion.header);
+    }
+    let origins = Origins::parse(&config.socketio.allowed_origins)
+        .map_err(|all| wrong("socketio.allowed_origins", all.join("; ")))?;
+    let pool = Pool::new(&config.upstream).map_err(|e| wrong("upstream", e.to_string()))?;
+    let acceptor = config.server.tls.as_ref().map(tls::acceptor).transpose();
+    let acceptor = acceptor.map_err(|e| BuildError::Config(e.to_string()))?;
+    let capacity = Capacity {
+        sessions: config.limits.max_sessions,
+        unauthenticated: config.limits.max_unauthenticated,
+        unauthenticated_per_ip: config.limits.max_unauthenticated_per_ip,
+    };
+    let context = Context {
+        rules: Rules { sources: credentials, forward: config.credentials.forward },
+        verifier: Verifier::new(rules, store.clone()),
+        keys: KeyFetcher::start(sources),
+        mapping,
+        signer: signer(&config)?,
+        origins,
+        client: ProxyClient::new(pool.clone(), config.upstream.connect_timeout),
+        pool,
+        timings: Timings::new(&config.socketio),
+        registry: Registry::new(capacity),
+        clock,
+        metrics: Arc::new(Metrics::default()),
+        tasks: TaskTracker::new(),
+        tls: acceptor.is_some(),
+        draining: Arc::new(AtomicBool::new(false)),
+        config,
+    };
+    Ok(Parts { context: Arc::new(context), store, tls: acceptor, admin_token: secrets.admin_token })
+}
+
+type Issuers = (Vec<IssuerRules>, KeyStore, Vec<KeySource>);
+
+fn issuers(config: &Config, secrets: Vec<Vec<SecretString>>, clock: &Clock) -> Result<Issuers, BuildError> {
+    let store = KeyStore::new(config.issuer.len());
+    let (mut rules, mut sources) = (Vec::new(), Vec::new());
+    let secrets = secrets.into_iter().chain(std::iter::repeat_with(Vec::new));
+    for (index, (issuer, secrets)) in config.issuer.iter().zip(secrets).enumerate() {
+        let wrong = |key: &str, what: String| BuildError::Config(format!("issuer[{index}].{key}: {what}"));
+        let material = material(issuer, secrets).map_err(|(key, what)| wrong(key, what))?;
+        let built = IssuerRules::build(issuer, &material).map_err(|problems| {
+            let all = problems.iter().map(|p| format!("issuer[{index}].{}: {}", p.key, p.message));
+            BuildError::Config(all.collect::<Vec<_>>().join("\n"))
+        })?;
+        for skipped in &built.skipped {
+            tracing::warn!(issuer = index, key = ?skipped, "key not used");
+        }
+        if let Some(keys) = built.keys {
+            store.replace(index, keys, clock.unix());
+        }
+        let (algorithms, target, clock) = (built.rules.algorithms().to_vec(), store.clone(), clock.clone());
+        let publish = Arc::new(move |body: &[u8]| {
+            let (set, skipped) = KeySet::from_jwks(body, &algorithms).map_err(|e| e.to_string())?;
+            for skipped in &skipped {
+                tracing::warn!(issuer = index, key = ?skipped, "key not used");
+            }
+            let usable = set.len();
+            target.replace(index, set, clock.unix());
+            Ok(usable)
+        });
+        if built.rules.is_remote() {
+            sources.extend(KeySource::from_config(index, issuer, publish).map_err(|e| wrong("jwks_url", e))?);
+        }
+        rules.push(built.rules);
+    }
+    Ok((rules, store, sources))
+}
+
+fn material(issuer: &Issuer, secrets: Vec<SecretString>) -> Result<Material, (&'static str, String)> {
+    let read = |key, path: &std::path::Path| {
+        std::fs::read(path).map_err(|e| (key, format!("{}: {e}", path.display())))
+    };
+    Ok(match (issuer.jwks_file.as_deref(), issuer.key_file.as_deref()) {
+        _ if !secrets.is_empty() => Material::Secrets(secrets),
+        (Some(path), _) => Material::Jwks(read("jwks_file", path)?),
+        (None, Some(path)) => Material::Pem(read("key_file", path)?),
+        (None, None) => Material::Remote,
+    })
+}
+
+fn signer(config: &Config) -> Result<Option<Signer>, BuildError> {
+    let Some(assertion) = &config.identity.assertion else { return Ok(None) };
+    let wrong = |what: String| BuildError::Config(format!("identity.assertion.key_file: {what}"));
+    let signer = match &assertion.key_file {
+        Some(path) => {
+            let pem = std::fs::read(path).map_err(|e| wrong(format!("{}: {e}", path.display())))?;
+            Signer::from_pem(&pem)
+        }
+        None => Signer::generate(),
+    };
+    signer.map(|s| Some(s.with_issuer(&assertion.issuer))).map_err(|e| wrong(e.to_string()))
+}
+
+impl Parts {
+    /// Opens the doors.
+    ///
+    /// # Errors
+    /// [`BuildError::Bind`].
+    pub async fn bind(self) -> Result<App, BuildError> {
+        let config = &self.context.config;
+        let mut public = Vec::with_capacity(config.server.listen.len());
+        for text in &config.server.listen {
+            public.push(open(text).await?.0);
+        }
+        let private = match config.admin.listen.as_str() {
+            "" => None,
+            text => {
+                let (door, listen) = open(text).await?;
+                Some((door, listen.is_private()))
+            }
+        };
+        Ok(App { parts: self, public, private })
+    }
+}
+
+async fn open(text: &str) -> Result<(Door, Listen), BuildError> {
+    let listen = address::listen(text).map_err(BuildError::Config)?;
+    match Door::bind(&listen).await {
+        Ok(door) => Ok((door, listen)),
+        Err(error) => Err(BuildError::Bind { address: text.to_owned(), error }),
+    }
+}
+
+impl App {
+    /// Where clients are served.
+    pub fn public_addresses(&self) -> Vec<String> {
+        self.public.iter().map(Door::address).collect()
+    }
+
+    /// Where the operator is served.
+    pub fn admin_address(&self) -> Option<String> {
+        self.private.as_ref().map(|(door, _)| door.address())
+    }
+
+    /// What the engines share, for those who embed the gate.
+    pub fn context(&self) -> Arc<Context> {
+        self.parts.context.clone()
+    }
+
+    /// Serves until `drain` resolves, then lets everybody leave; returns early when `force` resolves.
+    pub async fn run(self, drain: impl Future<Output = ()>, force: impl Future<Output = ()>) {
+        let context = self.parts.context.clone();
+        let stop = CancellationToken::new();
+        let mut own = JoinSet::new();
+        own.spawn(reaper::run(context.registry.clone(), context.clock.clone()));
+        own.spawn(note_stale_keys(context.clone(), self.parts.store.clone()));
+        let _probe = context.config.socketio.probe.then(|| {
+            let (path, patience) = (&context.config.socketio.path, context.config.upstream.connect_timeout);
+            Probe::start(context.pool.clone(), path, context.timings.clone(), patience)
+        });
+        let stop_admin = CancellationToken::new();
+        if let Some((door, loopback)) = self.private {
+            tracing::info!(door = "admin", address = door.address(), "listening");
+            let readiness = Readiness {
+                keys: context.keys.clone(),
+                pool: context.pool.clone(),
+                registry: context.registry.clone(),
+                draining: context.draining.clone(),
+            };
+            let token = self.parts.admin_token;
+            let admin = Admin { readiness, metrics: context.metrics.clone(), token, loopback };
+            own.spawn(private::run(Arc::new(admin), door, stop_admin.clone()));
+        }
+        let mut doors = JoinSet::new();
+        for door in self.public {
+            tracing::info!(door = "public", address = door.address(), "listening");
+            doors.spawn(public::run(context.clone(), door, self.parts.tls.clone(), stop.clone()));
+        }
+        drain.await;
+        context.draining.store(true, Ordering::Relaxed);
+        let patience = context.config.server.drain_timeout;
+        tracing::info!(sessions = context.registry.len(), timeout = ?patience, "draining");
+        stop.cancel();
+        context.tasks.close();
+        let leave = async {
+            while doors.join_next().await.is_some() {}
+            show_out(&context, patience / 2).await;
+            context.tasks.wait().await;
+        };
+        tokio::select! {
+            ended = timeout(patience, leave) => {
+                if ended.is_err() {
+                    tracing::warn!(sessions = context.registry.len(), "drain timed out");
+                    let _ = timeout(TEAR_DOWN, context.tasks.wait()).await;
+                }
+            }
+            () = force => tracing::warn!("forced"),
+        }
+        stop_admin.cancel();
+        tracing::info!("stopped");
+    }
+}
+
+/// Asks sessions to leave, a few at a time: their clients come back at once, to somebody else.
+async fn show_out(context: &Context, within: Duration) {
+    let everybody = context.registry.all();
+    let ticks = usize::try_from(within.as_millis() / TICK.as_millis().max(1)).unwrap_or(usize::MAX).max(1);
+    let pace = everybody.len().div_ceil(ticks).max(LEAVE_PER_TICK);
+    for group in everybody.chunks(pace) {
+        group.iter().for_each(|entry| entry.end(Reason::Draining));
+        sleep(TICK).await;
+    }
+}
+
+/// Keys may be used for `max_stale` from the first failed fetch on; the store has to know of it.
+async fn note_stale_keys(context: Arc<Context>, store: KeyStore) {
+    let mut every = interval(Duration::from_secs(1));
+    loop {
+        every.tick().await;
+        for status in context.keys.status() {
+            if status.failures > 0 {
+                store.fail(status.index, context.clock.unix());
+            }
+        }
+    }
+}
