@@ -190,6 +190,13 @@ mod tests {
 
     proptest! {
         #[test]
+        #[ignore = "needs the feature float_roundtrip of serde_json: without it one in ten changes its last digit"]
+        fn numbers_keep_their_digits(number in 0.0_f64..1.0) {
+            let text = format!("{{\"a\":{number}}}");
+            prop_assert_eq!(serde_json::to_string(&object(&text).unwrap()).unwrap(), text);
+        }
+
+        #[test]
         fn reading_never_panics(text: String, near in "[{]([]\\[{}\",:a1e.-]|\"a\":|\\\\u00e9){0,20}[}]") {
             let _ = object(&text);
             if let Ok(read) = object(&near) {

@@ -185,10 +185,6 @@ fn utf16_len(text: &[u8]) -> usize {
 
 /// Where the first `units` code units of valid UTF-8 end; `None` beyond the end or inside a pair.
 fn utf16_offset(text: &[u8], units: usize) -> Option<usize> {
-    // Cheap refusal of lengths that cannot be: a byte is at most one unit.
-    if units > text.len() {
-        return None;
-    }
     let mut seen = 0_usize;
     for (offset, byte) in text.iter().enumerate() {
         let here = utf16_units(*byte);

@@ -48,6 +48,8 @@ fn binary_may_come_as_base64_text() {
     let data = Packet::Binary(Bytes::from_static(&[9, 8]));
     assert_eq!(ws(Version::V4, true, b"bCQg="), Ok(data.clone()));
     assert_eq!(ws(Version::V4, true, b"bCQg"), Ok(data.clone()));
+    // Node's decoder ignores bits behind the last byte.
+    assert_eq!(ws(Version::V4, true, b"bCQh="), Ok(data.clone()));
     assert_eq!(ws(Version::V4, true, b"b"), Ok(Packet::Binary(Bytes::new())));
     assert_eq!(ws(Version::V3, true, b"b4CQg="), Ok(data.clone()));
     assert_eq!(ws(Version::V3, true, b"b2CQg="), Err(PacketError::UnknownType));
