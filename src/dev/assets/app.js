@@ -2,11 +2,11 @@
 
 const TRANSPORTS = { websocket: ["websocket"], polling: ["polling"], upgrade: ["polling", "websocket"] };
 const REFUSALS = [
-  ["expired", "Expired token"],
-  ["wrong_audience", "Token for another audience"],
-  ["tampered", "Tampered token"],
-  ["none", "Unsigned token, alg: none"],
-  ["missing", "No token at all"],
+  ["expired", "Expired token", "expired"],
+  ["wrong_audience", "Token for another audience", "audience"],
+  ["tampered", "Token changed after signing", "tampered"],
+  ["none", "Unsigned token, alg: none", "unsigned"],
+  ["missing", "No token at all", "no token"],
 ];
 
 let settings = null;
@@ -57,6 +57,7 @@ function watch(manager, label) {
     engine.watched = true;
     engine.on("packet", (packet) => addPacket("in", packet, label));
     engine.on("packetCreate", (packet) => addPacket("out", packet, label));
+    if (label) return;
     engine.on("upgrading", (transport) => addNote("", "Upgrading", `from polling to ${transport.name}`));
     engine.on("upgrade", (transport) => {
       addNote("", "Upgraded", `the session goes on over ${transport.name}`);
@@ -114,7 +115,7 @@ function listen(session) {
   socket.on("connect_error", (error) => {
     const why = reasonOf(error);
     if (socket.active) {
-      show("connecting", "The gate did not answer", `${why.message}; the client keeps trying`, { verdict: "no answer" });
+      show("connecting", "The gate did not answer", `${why.message}; the client keeps trying`, { verdict: "no answer", silent: true });
       addNote("cut", "Attempt failed", `${why.code ? `${why.code}: ` : ""}${why.message}`);
       return;
     }
@@ -144,7 +145,7 @@ function connected(session) {
   showOpen();
   addNote("good", away ? "Reconnected" : "Connected", `as ${want.name} with token ${token.number}${away ? `, ${session.back}` : ""}`);
   say(`${away ? "Reconnected" : "Connected"} as ${want.name}; the token ends in ${Math.round((session.ends - now) / 1000)} seconds`);
-  $("sent").textContent = "";
+  sent("", "");
 }
 
 function showOpen() {
@@ -168,10 +169,10 @@ function disconnected(session, reason, details) {
   if (cut) ticks.push({ at: now, kind: "cut" });
   addNote("cut", cut ? "Cut by the gate" : "Disconnected", text);
   const next = session.socket.active ? "The client is coming back" : "The client stays down";
-  show(session.socket.active ? "cut" : "refused", cut ? "Cut by the gate" : "Disconnected", `${facts.filter(Boolean).slice(0, 2).join(", ")}. ${next}.`, {
-    verdict: word || "closed", backend: "closed too",
+  show("cut", cut ? "Cut by the gate" : "Disconnected", `${facts.filter(Boolean).slice(0, 2).join(", ")}. ${next}.`, {
+    verdict: word || "closed", backend: "closed too", down: !session.socket.active,
   });
-  $("sent").textContent = "Not connected.";
+  sent("", "Not connected.");
   say(`${cut ? "Cut by the gate" : "Disconnected"}: ${text}. ${next}.`);
 }
 
@@ -202,7 +203,7 @@ function leave() {
 
 function showIdle() {
   show("idle", "Nobody is connected", "Log in, connect, and watch the gate end the session when the token does.");
-  $("sent").textContent = "Connect first.";
+  sent("", "Connect first.");
 }
 
 // --- events
@@ -217,21 +218,17 @@ function send() {
   const args = [];
   if ($("argument").value !== "") args.push(argument($("argument").value));
   if ($("binary").checked) args.push(crypto.getRandomValues(new Uint8Array(16)).buffer);
-  const outcome = (tone, text) => {
-    $("sent").dataset.tone = tone;
-    $("sent").textContent = text;
-  };
   if (!$("ack").checked) {
     socket.emit($("event").value, ...args);
-    outcome("", "Sent.");
+    sent("", "Sent.");
     return;
   }
   const started = performance.now();
-  outcome("", "Waiting for the answer");
+  sent("", "Waiting for the answer");
   socket.timeout(5000).emit($("event").value, ...args, (error, ...answer) => {
-    if (error) return outcome("bad", "No answer within 5 s.");
+    if (error) return sent("bad", "No answer within 5 s.");
     const shown = answer.map((a) => (a instanceof ArrayBuffer ? `${a.byteLength} bytes` : JSON.stringify(a))).join(", ");
-    outcome("good", `Answered in ${(performance.now() - started).toFixed(1)} ms: ${masked(shown).slice(0, 160)}`);
+    sent("good", `Answered in ${(performance.now() - started).toFixed(1)} ms: ${masked(shown).slice(0, 160)}`);
   });
 }
 
@@ -244,7 +241,7 @@ async function refuse(id) {
     const jwt = id === "missing" ? null : (await fetchToken(want, id)).jwt;
     const credential = jwt === null ? {} : { [want.place]: { token: jwt } };
     await new Promise((done) => {
-      const { socket, start } = open(want, { reconnection: false, ...credential }, id.replace("_", " "));
+      const { socket, start } = open(want, { reconnection: false, ...credential }, REFUSALS.find(([key]) => key === id)[2]);
       const end = (tone, word, text) => {
         showRefusal(id, tone, word, text);
         socket.disconnect();
@@ -307,7 +304,10 @@ async function loadSettings() {
 $("form-session").addEventListener("submit", (event) => {
   event.preventDefault();
   if ($("connect").dataset.act === "leave") return leave();
-  live?.socket?.disconnect();
+  if (live) {
+    live.leaving = true;
+    live.socket.disconnect();
+  }
   join().catch((error) => alertUser(error.message));
 });
 $("form-send").addEventListener("submit", (event) => {

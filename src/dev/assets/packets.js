@@ -56,7 +56,7 @@ function explainOpen(text) {
   const open = parsed(text) ?? {};
   const parts = [`session ${String(open.sid ?? "").slice(0, 8)}…`, `ping every ${open.pingInterval / 1000} s`];
   if (open.upgrades?.length) parts.push(`upgrades to ${open.upgrades.join(", ")}`);
-  if (open.maxPayload) parts.push(`at most ${open.maxPayload / 1000} kB`);
+  if (open.maxPayload) parts.push(`at most ${open.maxPayload < 1e6 ? `${open.maxPayload / 1e3} kB` : `${open.maxPayload / 1e6} MB`}`);
   return parts.join(", ");
 }
 
@@ -79,7 +79,7 @@ function explainMessage(text, direction) {
     DISCONNECT: () => `leave ${namespace}`,
     EVENT: () => call(data) + (id ? `, wants acknowledgement ${id}` : ""),
     ACK: () => `answer to ${id}: ${list(data)}`,
-    CONNECT_ERROR: () => [data?.message, data?.data?.code].filter(Boolean).join(": "),
+    CONNECT_ERROR: () => [data?.data?.code, data?.message].filter(Boolean).join(": "),
     BINARY_EVENT: () => call(data) + (id ? `, wants acknowledgement ${id}` : ""),
     BINARY_ACK: () => `answer to ${id}: ${list(data)}`,
   }[kind]();
@@ -88,8 +88,8 @@ function explainMessage(text, direction) {
 
 function joining(namespace, data) {
   const claims = typeof data?.token === "string" ? claimsOf(data.token) : null;
-  if (!claims) return `join ${namespace}, no token in the payload`;
-  return `join ${namespace} with a token of ${claims.sub}, ends ${clock(new Date(claims.exp * 1000), 0)}`;
+  if (!claims) return `join ${namespace}, nothing in the payload`;
+  return `join ${namespace} as ${claims.sub}, token ends ${clock(new Date(claims.exp * 1000), 0)}`;
 }
 
 function call(data) {

@@ -23,6 +23,21 @@ function arrow(direction) {
   return svg;
 }
 
+/** The hour is left to the tooltip: the list is narrow. */
+function stamp() {
+  const now = new Date();
+  const time = make("time", "", clock(now).slice(3));
+  time.dateTime = now.toISOString();
+  time.title = clock(now);
+  return time;
+}
+
+/** The outcome of the last event sent. */
+function sent(tone, text) {
+  $("sent").dataset.tone = tone;
+  $("sent").textContent = text;
+}
+
 /** Said to people who do not see the page. */
 function say(text) {
   $("say").textContent = text;
@@ -55,7 +70,7 @@ function addPacket(direction, packet, label) {
   meaning.title = seen.meaning ?? "";
   const summary = make(
     "summary", "",
-    make("time", "", clock(new Date())), arrow(direction), make("span", "pill kind", seen.kind), meaning,
+    stamp(), arrow(direction), make("span", "pill kind", seen.kind), meaning,
     make("span", "bytes", String(seen.bytes)),
   );
   const details = make("details", "", summary);
@@ -71,7 +86,7 @@ function addPacket(direction, packet, label) {
 /** A line across the list: something happened that is not a packet. */
 function addNote(tone, title, text = "") {
   const words = make("span", "", make("b", "", title), text && ` ${text}`);
-  append(make("li", `note ${tone}`, make("time", "", clock(new Date())), words));
+  append(make("li", `note ${tone}`, stamp(), words));
 }
 
 function clearLog() {
@@ -83,21 +98,23 @@ function clearLog() {
 
 // --- the countdown, the path and the lane
 
-/** phase: idle, connecting, open, cut, refused. */
+/** phase: idle, connecting, open, cut, refused; path.down: nothing will happen by itself;
+ * path.silent: nobody answers. */
 function show(phase, headline, subline, path = {}) {
   const hero = $("hero");
   hero.dataset.phase = phase;
   $("headline").textContent = headline;
   $("subline").textContent = subline;
-  $("link-client").toggleAttribute("data-on", phase === "open" || phase === "connecting");
+  $("link-client").toggleAttribute("data-on", phase === "open" || (phase === "connecting" && !path.silent));
   $("link-backend").toggleAttribute("data-on", phase === "open");
   $("path-transport").textContent = path.transport ?? "stock client";
   $("path-verdict").textContent = path.verdict ?? "verifies first";
   $("path-backend").textContent = path.backend ?? "sees nothing";
-  const busy = phase !== "idle" && phase !== "refused";
+  const busy = !["idle", "refused"].includes(phase) && !path.down;
   $("connect").textContent = busy ? "Disconnect" : "Log in and connect";
   $("connect").dataset.act = busy ? "leave" : "join";
   $("send").disabled = phase !== "open";
+  if (phase !== "open" && !$("identity-box").hidden) $("identity-when").textContent = "ended";
 }
 
 function drawRing(phase, ends, lifetime, now) {
@@ -108,12 +125,12 @@ function drawRing(phase, ends, lifetime, now) {
   ring.style.strokeDashoffset = String(1000 * (1 - full));
   ring.style.strokeLinecap = full > 0 ? "round" : "butt";
   $("hero").toggleAttribute("data-low", counting && left < Math.min(5000, lifetime / 3));
-  const word = { cut: "Cut", refused: "No" }[phase];
+  const word = { cut: "Cut", refused: "Refused" }[phase];
   const total = Math.ceil((counting ? left : lifetime) / 1000);
   $("ring-number").textContent = word ?? (total < 600 ? total : `${Math.round(total / 60)}`);
   $("ring-number").classList.toggle("word", Boolean(word));
   const unit = total < 600 ? "seconds" : "minutes";
-  $("ring-label").textContent = { cut: "token ended", refused: "not let in" }[phase] ?? (counting ? `${unit} to the cut` : `${unit} a token`);
+  $("ring-label").textContent = { cut: "token ended", refused: "by the gate" }[phase] ?? (counting ? `${unit} left` : unit);
 }
 
 /** spans: { from, ends, until, label }, ticks: { at, kind }; times in ms. */
@@ -153,8 +170,11 @@ function drawLane(spans, ticks, lifetime, now) {
 
 // --- what the backend saw
 
+const FIRST = ["x-auth-subject", "x-auth-name", "x-auth-expires", "x-auth-session", "x-auth-issuer", "x-siogate-assertion"];
+
 function showIdentity(saw, when) {
-  const rows = Object.entries(saw.headers ?? {});
+  const rank = ([name]) => (FIRST.indexOf(name) + 1 || FIRST.length + 1) + (name.startsWith("x-") ? 0 : 1);
+  const rows = Object.entries(saw.headers ?? {}).sort((a, b) => rank(a) - rank(b));
   rows.push(["socket.handshake.auth", JSON.stringify(saw.auth ?? null)], ["request target", saw.target ?? ""]);
   $("identity").replaceChildren(...rows.map(([name, value]) => {
     const cell = make("td", "", masked(String(value)));
@@ -185,15 +205,15 @@ function gloss(name, value) {
 
 function addRefusal(id, title, run) {
   const output = make("output");
+  output.id = `refused-${id}`;
   output.setAttribute("aria-live", "polite");
-  const button = make("button", "", make("b", "", title), make("span", "go", "Try"), output);
+  const button = make("button", "", make("b", "", title), make("span", "go", "Try"));
   button.type = "button";
-  button.id = `refuse-${id}`;
   button.addEventListener("click", run);
-  $("refusals").append(make("li", "", button));
+  $("refusals").append(make("li", "", button, output));
 }
 
 function showRefusal(id, tone, word, text) {
   const pill = word ? [make("span", `pill ${tone}`, word), ` ${text}`] : [text];
-  $(`refuse-${id}`).querySelector("output").replaceChildren(...pill);
+  $(`refused-${id}`).replaceChildren(...pill);
 }
