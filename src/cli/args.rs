@@ -89,6 +89,9 @@ pub struct DevArgs {
     /// How long a token of the playground lives
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = lifetime)]
     pub token_lifetime: Duration,
+    /// Where the page and the issuer are [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub playground: Option<String>,
     /// Origin of a page that may connect besides the playground, may be repeated (sets socketio.allowed_origins)
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Vec<String>,

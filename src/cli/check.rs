@@ -1,0 +1,76 @@
+//! `siogate check`: is this configuration good, and does the world look as it says?
+
+use crate::app;
+use crate::cli::args::ConfigArgs;
+use crate::cli::failure::Failure;
+use crate::config::load;
+use crate::proxy::context::Context;
+use crate::upstream::dial::{self, DialError, DialHead};
+use crate::upstream::pool::Backend;
+use http::HeaderMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// Key servers have so long to answer.
+const KEYS: Duration = Duration::from_secs(15);
+
+/// Prints everything that is wrong, fetches the keys, and dials every backend once.
+///
+/// # Errors
+/// [`Failure::Config`] with every problem; [`Failure::Told`] where keys or backends are out of reach.
+pub async fn check(args: &ConfigArgs) -> Result<(), Failure> {
+    let loaded = load::load(&args.sources())?;
+    for warning in &loaded.warnings {
+        println!("warning: {}: {}", warning.path, warning.message);
+    }
+    let parts = app::build(loaded)?;
+    println!("configuration: ok");
+    let keys = check_keys(&parts.context).await;
+    let backends = check_backends(&parts.context).await;
+    if keys && backends { Ok(()) } else { Err(Failure::Told) }
+}
+
+async fn check_keys(context: &Context) -> bool {
+    let _ = timeout(KEYS, context.keys.first_load()).await;
+    let mut fine = true;
+    for status in context.keys.status() {
+        match (&status.last_error, status.keys) {
+            (None, n) if n > 0 => println!("issuer {}: {n} keys", status.name),
+            (error, _) => {
+                fine = false;
+                println!("issuer {}: {}", status.name, error.as_deref().unwrap_or("no answer in time"));
+            }
+        }
+    }
+    fine
+}
+
+async fn check_backends(context: &Context) -> bool {
+    let mut fine = true;
+    for backend in context.pool.backends() {
+        let (reached, text) = reach(context, backend).await;
+        println!("upstream {}: {text}", backend.url);
+        fine &= reached;
+    }
+    fine
+}
+
+/// An application may see a v2 socket come and go; `probe = false` keeps the check to a connection.
+async fn reach(context: &Context, backend: &Arc<Backend>) -> (bool, String) {
+    let deadline = Instant::now() + context.config.upstream.connect_timeout;
+    let socketio = &context.config.socketio;
+    if !socketio.probe {
+        return match backend.endpoint.connect(deadline).await {
+            Ok(_) => (true, "reached (not asked for Socket.IO: socketio.probe = false)".into()),
+            Err(error) => (false, error.to_string()),
+        };
+    }
+    let head =
+        DialHead { path_and_query: format!("{}?EIO=4&transport=websocket", socketio.path), headers: HeaderMap::new() };
+    match dial::websocket_at(&context.pool, backend, &head, deadline, deadline).await {
+        Ok(_) => (true, "ok, speaks WebSocket".into()),
+        Err(DialError::Refused { detail, .. }) => (true, format!("reached, but it refuses the gate's probe: {detail}")),
+        Err(error) => (false, error.to_string()),
+    }
+}
