@@ -52,7 +52,7 @@ fn listeners(config: &Config, problems: &mut Problems) {
     if let Some(tls) = &config.server.tls {
         for (path, file) in [("server.tls.cert", &tls.cert), ("server.tls.key", &tls.key)] {
             if file.as_os_str().is_empty() {
-                problems.error(path, "empty; allowed: the path of a PEM file");
+                problems.error(path, "required; allowed: the path of a PEM file");
             }
         }
     }
