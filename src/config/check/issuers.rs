@@ -200,6 +200,13 @@ impl One<'_> {
                 problems.error(self.key(&format!("{key}[{i}]")), "empty; allowed: the exact value in the tokens");
             }
         }
+        // These are statements to somebody else, signed by the same key.
+        for (i, typ) in issuer.typ.iter().enumerate() {
+            let name = typ.to_ascii_lowercase();
+            if ["logout+jwt", "secevent+jwt"].contains(&name.strip_prefix("application/").unwrap_or(&name)) {
+                problems.error(self.key(&format!("typ[{i}]")), format!("{} is never a credential", shown(typ)));
+            }
+        }
         // J16: tokens for every other service of the issuer are good here too.
         if issuer.audience.is_empty() && !self.has_secret() {
             problems.warn(
