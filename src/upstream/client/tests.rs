@@ -117,6 +117,21 @@ async fn idle_connections_are_bounded() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_is_not_used_again_when_node_may_be_closing_it() {
+    let server = keep_alive().await;
+    let client = client(&[server.url()]);
+    body(client.send(get("/")).await.unwrap()).await;
+    while client.0.idle[0].lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    tokio::time::advance(IDLE_LIFE).await;
+    tokio::time::resume();
+    body(client.send(get("/")).await.unwrap()).await;
+    assert_eq!(server.seen(), 2);
+}
+
+#[tokio::test]
 async fn a_body_that_was_not_sent_goes_to_the_next_backend() {
     let (tx, mut rx) = mpsc::unbounded_channel();
     let server = Server::start(move |mut stream, _| {
