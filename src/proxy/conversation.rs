@@ -427,6 +427,7 @@ impl Conversation {
             upstream: (upstream.0, upstream.1.into()),
             greeting: Vec::new(),
             attachments,
+            beats: true,
         }));
     }
 
