@@ -4,11 +4,11 @@
 //! CONNECT); every further namespace passes with it, or with a token of the same user.
 
 use crate::auth::credential::{Found, Sources};
-use secrecy::SecretString;
 use crate::auth::identity::Identity;
 use crate::protocol::engineio::Version;
 use crate::protocol::socketio::{self, Connect};
 use crate::reason::Reason;
+use secrecy::SecretString;
 use std::sync::Arc;
 
 /// Namespaces that one session may join.
@@ -251,7 +251,8 @@ impl Admission {
 
 /// Removes the named parameters from a query; `None` where nothing is left.
 fn without(query: &str, names: &[String]) -> Option<String> {
-    let decoded = |name: &str| percent_encoding::percent_decode_str(&name.replace('+', " ")).decode_utf8_lossy().into_owned();
+    let decoded =
+        |name: &str| percent_encoding::percent_decode_str(&name.replace('+', " ")).decode_utf8_lossy().into_owned();
     let kept: Vec<&str> = query
         .split('&')
         .filter(|pair| {
@@ -261,4 +262,3 @@ fn without(query: &str, names: &[String]) -> Option<String> {
         .collect();
     (!kept.is_empty()).then(|| kept.join("&"))
 }
-

@@ -373,4 +373,3 @@ impl Engine {
 fn noop() -> GetAnswer {
     GetAnswer::Packets(vec![Packet::Text(Bytes::from_static(b"6"))])
 }
-

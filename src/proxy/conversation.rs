@@ -332,7 +332,7 @@ impl Conversation {
             let answer = context.verify(judgement.token.expose_secret()).await;
             let answer = note_refusal(&context, &mut self.record, answer);
             verdict =
-                self.admission.judged(judgement.connect, answer.as_ref().map_err(|r| *r), &context.rules, &owns);
+                self.admission.judged(judgement.connect, answer.as_deref().map_err(|r| *r), &context.rules, &owns);
             identity = answer.ok();
         }
         match verdict {

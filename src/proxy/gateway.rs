@@ -108,8 +108,7 @@ fn judge(
         }
     }
     let authority = target::authority(uri, headers).map_err(|e| refuse(&e.to_string()))?;
-    let place =
-        target::classify(uri.path(), &context.config.socketio.path).map_err(|e| refuse(&e.to_string()))?;
+    let place = target::classify(uri.path(), &context.config.socketio.path).map_err(|e| refuse(&e.to_string()))?;
     let trusted_proxies = &context.config.server.trusted_proxies;
     let forwarded = forwarded::resolve(connection.peer, trusted_proxies, headers);
     let address = connection.peer.to_canonical();

@@ -1,5 +1,6 @@
 //! Opens sessions: verified at once where the request carries a credential, else with its CONNECT.
 
+use crate::auth::cache::Fingerprint;
 use crate::auth::credential::Found;
 use crate::auth::identity::Identity;
 use crate::auth::verifier::Refusal;
@@ -10,7 +11,7 @@ use crate::protocol::engineio::{Open, Packet, Version};
 use crate::protocol::frame::{self, Opcode, Watch, Writer};
 use crate::protocol::handshake::{EngineError, Query, Transport};
 use crate::protocol::{sid, socketio};
-use crate::proxy::context::{Context, Fingerprint, fingerprint};
+use crate::proxy::context::{Context, fingerprint};
 use crate::proxy::conversation::{self, Conversation, Gets, MAX_UNAUTHENTICATED};
 use crate::proxy::frames::Leg;
 use crate::proxy::gateway::{Answer, Upgrade, own, refuse};
@@ -87,13 +88,12 @@ impl Call<'_> {
         let values = |name: &str| self.query.get_all(name).into_iter().map(String::from).collect();
         let refusal = match context.rules.sources.in_request(self.request.headers(), values) {
             Found::None => return self.without_credential().await,
-            Found::Malformed { detail } => {
-                Refusal { reason: Reason::CredentialMalformed, detail, need_key: None }
-            }
+            Found::Malformed { detail } => Refusal { reason: Reason::CredentialMalformed, detail, need_key: None },
             Found::Token { token, .. } => {
-                self.credential = Some(fingerprint(token.expose_secret()));
-                match context.verify(token.expose_secret()).await {
-                    Ok(identity) => return self.with_identity(identity).await,
+                let fingerprint = fingerprint(token.expose_secret());
+                self.credential = Some(fingerprint);
+                match context.verify_known(token.expose_secret(), &fingerprint).await {
+                    Ok(identity) => return self.with_identity(&identity).await,
                     Err(refusal) => refusal,
                 }
             }
@@ -145,21 +145,21 @@ impl Call<'_> {
     }
 
     /// The backend is dialled as this user, and its OPEN is the client's.
-    async fn with_identity(self, identity: Identity) -> Answer {
+    async fn with_identity(self, identity: &Identity) -> Answer {
         let context = self.context;
         let mut record = self.record();
         let mut head = self.head();
-        headers::add_identity(context, &mut head.headers, &identity, &record.session);
-        let user = User::of(&identity);
+        headers::add_identity(context, &mut head.headers, identity, &record.session);
+        let user = User::of(identity);
         record.subject = Some(user.subject.clone());
         record.issuer = Some(user.issuer.clone());
         let opened = match context.dial(&head).await {
             Ok(mut dialed) => {
                 let headers = std::mem::take(&mut dialed.headers);
                 let protocol = dialed.protocol.take();
-                self.enter(dialed, user, &identity).await.map(|(open, leg, stay, mailbox)| {
-                    (open, leg, stay, mailbox, headers, protocol)
-                })
+                self.enter(dialed, user, identity)
+                    .await
+                    .map(|(open, leg, stay, mailbox)| (open, leg, stay, mailbox, headers, protocol))
             }
             Err(error) => {
                 record.detail = Some(error.to_string());

@@ -78,7 +78,7 @@ pub async fn route(context: Arc<Context>, peer: &Peer, request: Request<Incoming
     };
     match upgrade {
         Some(upgrade) => tunnel(&context, peer, request, &upgrade, identity).await,
-        None => forward(&context, peer, request, identity.as_ref()).await,
+        None => forward(&context, peer, request, identity.as_deref()).await,
     }
 }
 
@@ -97,7 +97,7 @@ async fn identify(
     peer: &Peer,
     route: &Route,
     request: &Request<Incoming>,
-) -> Result<Option<Identity>, Answer> {
+) -> Result<Option<Arc<Identity>>, Answer> {
     let headers = request.headers();
     match route.auth {
         RouteAuth::Deny => return Err(own(refusal::json(StatusCode::FORBIDDEN, r#"{"message":"forbidden"}"#.into()))),
@@ -160,12 +160,7 @@ fn target(context: &Context, uri: &Uri) -> String {
     if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
 }
 
-async fn forward(
-    context: &Context,
-    peer: &Peer,
-    request: Request<Incoming>,
-    identity: Option<&Identity>,
-) -> Answer {
+async fn forward(context: &Context, peer: &Peer, request: Request<Incoming>, identity: Option<&Identity>) -> Answer {
     let mut headers = headers::for_upstream(context, request.headers(), peer);
     if let Some(identity) = identity {
         headers::add_identity(context, &mut headers, identity, "");
@@ -182,11 +177,7 @@ async fn forward(
     answer(context, peer, context.client.send(onward).await)
 }
 
-fn answer(
-    context: &Context,
-    peer: &Peer,
-    result: Result<http::Response<Incoming>, ProxyError>,
-) -> Answer {
+fn answer(context: &Context, peer: &Peer, result: Result<http::Response<Incoming>, ProxyError>) -> Answer {
     match result {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             refuse(context, peer, Reason::UpstreamRefused, "101 without being asked")
@@ -199,9 +190,7 @@ fn answer(
         Err(error @ ProxyError::Unavailable { .. }) => {
             refuse(context, peer, Reason::UpstreamUnavailable, &error.to_string())
         }
-        Err(error @ ProxyError::Broken { .. }) => {
-            refuse(context, peer, Reason::UpstreamRefused, &error.to_string())
-        }
+        Err(error @ ProxyError::Broken { .. }) => refuse(context, peer, Reason::UpstreamRefused, &error.to_string()),
         Err(error @ ProxyError::Invalid { .. }) => own(refusal::bad_request(&error.to_string())),
     }
 }
@@ -212,7 +201,7 @@ async fn tunnel(
     peer: &Peer,
     mut request: Request<Incoming>,
     upgrade: &gateway::Upgrade,
-    identity: Option<Identity>,
+    identity: Option<Arc<Identity>>,
 ) -> Answer {
     let name: Arc<str> = sid::generate().into();
     let mut record = Record::begin(context.metrics.clone(), name.clone(), peer.forwarded.client, "websocket");
@@ -221,8 +210,14 @@ async fn tunnel(
         headers::add_identity(context, &mut headers, identity, &name);
     }
     let head = DialHead { path_and_query: target(context, request.uri()), headers };
-    let newcomer =
-        Newcomer { sid: &sid::generate(), version: Version::V4, b64: false, credential: None, mailbox: None, waits: None };
+    let newcomer = Newcomer {
+        sid: &sid::generate(),
+        version: Version::V4,
+        b64: false,
+        credential: None,
+        mailbox: None,
+        waits: None,
+    };
     let entered = context.registry.enter(newcomer);
     let mut stay = match entered {
         Ok(stay) => stay,

@@ -68,7 +68,8 @@ pub struct Parts {
     pub beats: bool,
 }
 
-type Judging = Pin<Box<dyn Future<Output = (Judgement, Result<Identity, Refusal>)> + Send>>;
+type Answered = Result<Arc<Identity>, Refusal>;
+type Judging = Pin<Box<dyn Future<Output = (Judgement, Answered)> + Send>>;
 
 struct Relay {
     context: Arc<Context>,
@@ -397,7 +398,8 @@ impl Relay {
         self.up.waiting = false;
         let answer = note_refusal(&self.context, &mut self.record, answer);
         let owns = |pid: &str, user: &_| self.context.owns(pid, user);
-        let verdict = self.admission.judged(judgement.connect, answer.as_ref().map_err(|r| *r), &self.context.rules, &owns);
+        let verdict =
+            self.admission.judged(judgement.connect, answer.as_deref().map_err(|r| *r), &self.context.rules, &owns);
         match obey(&self.context, verdict, &mut self.up.pending, &mut self.inject, &mut self.judging) {
             Next::End(reason) => Some(Ending::Gate(reason)),
             Next::Go | Next::Wait => None,
@@ -532,11 +534,7 @@ fn obey(
 }
 
 /// Counts a refused token and keeps the detail for the operator.
-pub fn note_refusal(
-    context: &Context,
-    record: &mut Record,
-    answer: Result<Identity, Refusal>,
-) -> Result<Identity, Reason> {
+pub fn note_refusal(context: &Context, record: &mut Record, answer: Answered) -> Result<Arc<Identity>, Reason> {
     answer.map_err(|refusal| {
         context.metrics.refuse(refusal.reason.word());
         tracing::info!(
