@@ -264,7 +264,7 @@ async fn serve(mut conn: Conn, script: Script, seen: &Seen, links: &mpsc::Unboun
             continue;
         }
         let switch = (script.switch)(&head);
-        let greets = switch.starts_with(b"HTTP/1.1 101");
+        let greets = switch.windows(13).any(|w| w == b"HTTP/1.1 101 ");
         let greeting = if greets { (script.greeting)(&head) } else { Vec::new() };
         if conn.try_write([switch, greeting].concat()).await.is_err() || script.hangs_up {
             return;

@@ -214,6 +214,11 @@ impl Conn {
         self.answer().await
     }
 
+    pub async fn ask_raw(&mut self, request: &str) -> Answer {
+        self.write(request).await;
+        self.answer().await
+    }
+
     pub async fn answer(&mut self) -> Answer {
         self.try_answer().await.expect("an answer before the end")
     }
