@@ -13,3 +13,6 @@ pub mod refresh;
 pub mod target;
 pub mod timings;
 pub mod tls;
+
+#[cfg(test)]
+mod support;

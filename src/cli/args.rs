@@ -127,7 +127,7 @@ impl ConfigArgs {
     }
 }
 
-/// The part before the first `=` is the key. The text is not repeated in the error: its value may be a secret.
+/// The part before the first `=` is the key.
 fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_string(), value.to_string())),

@@ -5,7 +5,7 @@ use crate::config::model::Config;
 use crate::config::nearest::nearest;
 use crate::config::problem::{Problem, Problems, shown};
 use crate::config::shape::{Path, Shape, Step, try_value};
-use figment::value::{Dict, Value};
+use figment::value::{Dict, Num, Value};
 
 /// What one layer may hold, and what was found wrong with it so far.
 pub struct Conform<'a> {
@@ -62,15 +62,13 @@ impl<'a> Conform<'a> {
             Shape::Table(keys) => nearest(name, keys.iter().map(|(key, _)| *key)).map(|key| parent.key(key)),
             _ => None,
         };
-        let elsewhere = || {
-            let same = |path: &Path| matches!(path.0.last(), Some(Step::Key(key)) if key == name);
-            known.iter().map(|(_, path)| path).find(|path| same(path)).cloned()
-        };
+        let named = |text: &str| known.iter().map(|(_, path)| path).find(|path| last_key(path) == Some(text)).cloned();
         joined(&name.to_ascii_lowercase())
             .filter(|path| path.0.len() > 1)
             .or_else(sibling)
-            .or_else(elsewhere)
+            .or_else(|| named(name))
             .or_else(|| joined(nearest(name, known.iter().map(|(other, _)| other.as_str()))?))
+            .or_else(|| named(nearest(name, known.iter().filter_map(|(_, path)| last_key(path)))?))
     }
 
     /// Takes everything out of `dict` that may not stand there.
@@ -96,7 +94,7 @@ impl<'a> Conform<'a> {
                 true
             }
             (Shape::Bool, Value::Bool(..)) => true,
-            (Shape::Whole, Value::Num(_, number)) if number.to_u128().is_some() => self.tried(value, at),
+            (Shape::Whole, Value::Num(_, number)) if is_whole(number) => self.tried(value, at),
             (Shape::Text | Shape::Word(_), Value::String(..)) => self.tried(value, at),
             _ => {
                 let allowed = allowed(shape, at);
@@ -186,12 +184,16 @@ fn allowed(shape: &Shape, at: &Path) -> String {
     }
 }
 
+fn last_key(path: &Path) -> Option<&str> {
+    path.0.iter().rev().find_map(|step| match step {
+        Step::Key(key) => Some(key.as_str()),
+        Step::Index(_) => None,
+    })
+}
+
 /// Values under these names are not repeated, lest somebody wrote the secret itself there.
 fn is_secret(path: &Path) -> bool {
-    let last = path.0.iter().rev().find_map(|step| match step {
-        Step::Key(key) => Some(key.to_ascii_lowercase()),
-        Step::Index(_) => None,
-    });
+    let last = last_key(path).map(str::to_ascii_lowercase);
     last.is_some_and(|key| ["secret", "token", "password"].iter().any(|word| key.contains(word)))
 }
 
@@ -212,6 +214,11 @@ fn found(value: &Value, secret: bool) -> String {
         Value::Dict(..) => "a table".into(),
         Value::Array(..) => "a list".into(),
     }
+}
+
+/// figment keeps TOML's numbers signed and a variable's unsigned.
+fn is_whole(number: &Num) -> bool {
+    number.to_u128().is_some() || number.to_i128().is_some_and(|signed| signed >= 0)
 }
 
 /// The `toml` crate hands dates on as a table with one private key.
@@ -244,6 +251,7 @@ mod tests {
             ),
             ("[[issuer]]\nsecret = 'hunter2'", "issuer[0].secret: unknown key; did you mean issuer[0].secret_env?"),
             ("connect_deadline = '1s'", "connect_deadline: unknown key; did you mean socketio.connect_deadline?"),
+            ("conect_deadline = '1s'", "conect_deadline: unknown key; did you mean socketio.connect_deadline?"),
             ("server_listen = []", "server_listen: unknown key; did you mean server.listen?"),
             ("[log]\nzz = 1", "log.zz: unknown key; allowed here: level, format"),
             ("[[isuer]]", "isuer: unknown key; did you mean issuer?"),
@@ -294,6 +302,12 @@ mod tests {
         ] {
             assert_eq!(problems(toml), [expected], "{toml}");
         }
+    }
+
+    #[test]
+    fn good_values_are_left_alone() {
+        let good = "[limits]\nmax_sessions = 5\nmax_queue = 0x10\n[socketio]\nmax_payload = 1\nprobe = false\n[identity.headers]\nX_a = 'b'";
+        assert!(problems(good).is_empty(), "{:?}", problems(good));
     }
 
     #[test]

@@ -63,3 +63,54 @@ pub mod optional {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations_are_a_whole_number_and_a_unit() {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("24h", 86_400_000),
+            ("7d", 604_800_000),
+            ("0s", 0),
+            (" 1s ", 1000),
+        ] {
+            assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in [
+            "",
+            "5",
+            "s",
+            "-5s",
+            "+5s",
+            "1.5s",
+            "5 s",
+            "5S",
+            "5sec",
+            "1m30s",
+            "٣s",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(millis in 0u64..=u64::MAX / 2) {
+            let value = Duration::from_millis(millis);
+            prop_assert_eq!(parse(&format(value)), Ok(value));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,24}") {
+            let _ = parse(&text);
+        }
+    }
+}

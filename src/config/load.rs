@@ -14,6 +14,7 @@ use crate::config::shape::{Path, Shape};
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
+use std::ffi::OsStr;
 use std::path::{Path as FilePath, PathBuf};
 
 /// One key set on the command line.
@@ -85,7 +86,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     let Layers { conform, origins, .. } = layers;
     let mut problems = conform.problems;
     let mut found = check::check(&config);
-    let (secrets, others) = secret::read(&config, &sources.env);
+    let (secrets, mut others) = secret::read(&config, &sources.env);
+    others.errors.retain(|other| !found.errors.iter().any(|problem| problem.path == other.path));
     found.append(others);
     for problem in found.errors.iter_mut().chain(&mut found.warnings) {
         let last = origins.iter().rev().find(|(path, _)| is_under(&problem.path, path));
@@ -159,7 +161,7 @@ impl<'a> Layers<'a> {
     }
 
     /// Sets what variables set, in the order of their keys; returns those that are no key.
-    fn variables<'e>(&mut self, env: &'e Environment) -> Vec<&'e str> {
+    fn variables<'e>(&mut self, env: &'e Environment) -> Vec<(&'e str, &'e OsStr)> {
         let mut strangers = Vec::new();
         let mut known = Vec::new();
         for (variable, value) in env {
@@ -169,7 +171,7 @@ impl<'a> Layers<'a> {
             }
             match variable_path(self.root, name) {
                 Ok((path, shape)) => known.push((path, shape, variable, value)),
-                Err(_) => strangers.push(variable.as_str()),
+                Err(_) => strangers.push((variable.as_str(), value.as_os_str())),
             }
         }
         // By name, ISSUER__10 would come before ISSUER__2.
@@ -186,12 +188,12 @@ impl<'a> Layers<'a> {
     }
 
     /// Refuses variables that are no key, unless the configuration names them or Kubernetes made them.
-    fn strangers(&mut self, variables: &[&str]) {
+    fn strangers(&mut self, variables: &[(&str, &OsStr)]) {
         let mut named = Vec::new();
         collect_names(&Value::from(self.merged()), &mut named);
-        for variable in variables {
+        for (variable, value) in variables {
             let name = variable.strip_prefix(VARIABLE_PREFIX).unwrap_or_default();
-            if named.iter().any(|n| n == variable) || is_service_link(name) {
+            if named.iter().any(|n| n == variable) || is_service_link(name, value) {
                 continue;
             }
             if let Err(end) = variable_path(self.root, name) {
@@ -282,17 +284,15 @@ fn collect_names(value: &Value, names: &mut Vec<String>) {
 }
 
 /// Kubernetes gives every pod `SIOGATE_SERVICE_HOST`, `SIOGATE_PORT_8080_TCP_ADDR` and the like where a service of
-/// the namespace is called `siogate` or `siogate-...`.
-fn is_service_link(name: &str) -> bool {
+/// the namespace is called `siogate` or `siogate-...`. No key looks like these: its name has two underscores.
+fn is_service_link(name: &str, value: &OsStr) -> bool {
     let name = format!("_{name}");
-    let after = |marker: &str| name.rfind(marker).map(|at| name.get(at + marker.len()..).unwrap_or_default());
-    let named_port = after("_SERVICE_PORT").is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
-    let port = after("_PORT").is_some_and(|rest| rest.is_empty());
-    let link = after("_PORT_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-        || ["_TCP_PROTO", "_TCP_PORT", "_TCP_ADDR", "_UDP_PROTO", "_UDP_PORT", "_UDP_ADDR"]
-            .iter()
-            .any(|end| name.ends_with(end) && name.contains("_PORT_"));
-    name.ends_with("_SERVICE_HOST") || named_port || port || link
+    let part = |marker: &str| name.split_once(marker).map(|(_, rest)| rest);
+    let is_url = value.to_str().is_some_and(|text| text.contains("://"));
+    let numbered = part("_PORT_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let named = part("_SERVICE_PORT").is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+    let link = name.ends_with("_SERVICE_HOST") || named || numbered || (name.ends_with("_PORT") && is_url);
+    link && !name.contains("__")
 }
 
 #[cfg(test)]

@@ -62,8 +62,8 @@ impl Default for Server {
 }
 
 /// `[server.tls]`
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
 pub struct ServerTls {
     /// PEM file with the certificate chain.
     pub cert: PathBuf,

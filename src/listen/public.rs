@@ -7,7 +7,7 @@ use crate::listen::accept;
 use crate::listen::door::Door;
 use crate::proxy::context::Context;
 use crate::proxy::gateway::{self, Connection};
-use crate::stream::Stream;
+use crate::stream::{Patient, Stream};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -70,7 +70,7 @@ async fn secure(tls: TlsAcceptor, stream: Stream, handshakes: &Semaphore) -> Opt
 }
 
 async fn serve(context: Arc<Context>, stream: Stream, peer: IpAddr, stop: CancellationToken) {
-    let limits = &context.config.limits;
+    let limits = context.config.limits.clone();
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -81,6 +81,7 @@ async fn serve(context: Arc<Context>, stream: Stream, peer: IpAddr, stop: Cancel
         let context = context.clone();
         async move { Ok::<_, Infallible>(gateway::handle(context, Connection { peer }, request).await) }
     });
+    let stream = Patient::new(stream, limits.write_timeout);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
     let result = tokio::select! {

@@ -249,6 +249,7 @@ impl Call<'_> {
                 upstream: (upstream, rest.into()),
                 greeting,
                 attachments: (0, 0),
+                beats: true,
             })
             .await;
         });

@@ -263,6 +263,7 @@ async fn tunnel(
             upstream: (dialed.stream, dialed.leftover.into()),
             greeting: Vec::new(),
             attachments: (0, 0),
+            beats: false,
         })
         .await;
     });

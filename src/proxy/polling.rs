@@ -14,7 +14,7 @@ use crate::proxy::{handshake, refusal};
 use crate::reason::Reason;
 use crate::session::mailbox::{Command, GetReply, Mailbox, PostReply};
 use crate::session::registry::Entry;
-use crate::stream::Stream;
+use crate::stream::{Patient, Stream};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -247,6 +247,6 @@ fn take_over(context: &Context, mailbox: Mailbox, mut request: Request<Incoming>
 /// The socket behind an accepted upgrade, and what the client has sent already.
 pub async fn switched(switching: OnUpgrade) -> Option<(Stream, Bytes)> {
     let upgraded = timeout(SWITCH, switching).await.ok()?.ok()?;
-    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf))
+    let parts = upgraded.downcast::<TokioIo<Patient>>().ok()?;
+    Some((parts.io.into_inner().into_inner(), parts.read_buf))
 }

@@ -64,6 +64,8 @@ pub struct Parts {
     pub greeting: Vec<u8>,
     /// Attachments still to come from the client and from the backend.
     pub attachments: (u32, u32),
+    /// Both sides beat: one that is silent is dead. An application's own WebSocket may be silent for hours.
+    pub beats: bool,
 }
 
 type Judging = Pin<Box<dyn Future<Output = (Judgement, Result<Identity, Refusal>)> + Send>>;
@@ -116,12 +118,14 @@ enum Fault {
 
 /// Relays until one side or the gate ends the session.
 pub async fn run(parts: Parts) {
-    let Parts { context, stay, record, admission, watch, client, upstream, greeting, attachments } = parts;
+    let Parts { context, stay, record, admission, watch, client, upstream, greeting, attachments, beats } = parts;
     let max = context.max_payload();
     let numbers = context.timings.current();
     let quiet = Duration::from_millis(numbers.ping_interval.saturating_add(numbers.ping_timeout));
     stay.entry().close_mailbox();
-    stay.entry().watch(quiet, SWEEP);
+    if beats {
+        stay.entry().watch(quiet, SWEEP);
+    }
     let mut relay = Relay {
         up: Way::new(Scanner::new(Writer::Client, watch, max, attachments.0), client.1, Vec::new()),
         // A backend may say what it likes: its own limit is for what it reads.
@@ -309,13 +313,15 @@ impl Relay {
             if let Some(ending) = self.poll_judging(cx) {
                 return Poll::Ready(ending);
             }
+            let judged = self.judging.is_some();
             let outcome = READ.with_borrow_mut(|buf| self.pump_both(cx, buf));
             if let Some(ending) = outcome {
                 return Poll::Ready(ending);
             }
             let may_inject = !self.inject.is_empty() && self.down.scanner.between_packets();
-            let judge = self.judging.is_some() && !self.up.waiting;
-            if !may_inject && !judge {
+            // A verification that has just begun was not polled yet: nothing would wake us for it.
+            let unpolled = self.judging.is_some() && !judged;
+            if !may_inject && !unpolled {
                 break;
             }
             if may_inject {

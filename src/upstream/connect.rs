@@ -22,6 +22,8 @@ pub struct Endpoint {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     loopback_only: bool,
     known: Mutex<Option<Known>>,
+    /// Held by the one who asks the name service; the others wait for its answer.
+    asking: tokio::sync::Mutex<()>,
 }
 
 struct Known {
@@ -42,7 +44,13 @@ impl Endpoint {
         } else {
             None
         };
-        Ok(Self { address: target.address.clone(), tls, loopback_only: false, known: Mutex::new(None) })
+        Ok(Self {
+            address: target.address.clone(),
+            tls,
+            loopback_only: false,
+            known: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Refuse every address that is not this machine's, whatever the name service says.
@@ -69,7 +77,7 @@ impl Endpoint {
                 match self.tcp(&addresses, deadline).await {
                     Ok(tcp) => tcp,
                     Err(error) => {
-                        self.forget();
+                        self.doubt();
                         return Err(error);
                     }
                 }
@@ -99,29 +107,42 @@ impl Endpoint {
     }
 
     async fn resolve(&self, name: &str, port: u16) -> io::Result<Arc<[SocketAddr]>> {
-        let now = Instant::now();
-        let old = self.known(|known| known.as_ref().map(|k| (Arc::clone(&k.addresses), k.until > now)));
-        if let Some((addresses, true)) = old {
+        if let Some(addresses) = self.fresh() {
+            return Ok(addresses);
+        }
+        let _asking = self.asking.lock().await;
+        if let Some(addresses) = self.fresh() {
             return Ok(addresses);
         }
         let found: io::Result<Arc<[SocketAddr]>> =
             tokio::net::lookup_host((name, port)).await.map(|addresses| addresses.take(16).collect());
-        match (found, old) {
-            (Ok(addresses), _) if !addresses.is_empty() => {
-                let until = now.checked_add(NAME_FRESH).unwrap_or(now);
-                self.known(|known| *known = Some(Known { addresses: Arc::clone(&addresses), until }));
-                Ok(addresses)
-            }
+        let old = self.known(|known| known.as_ref().map(|k| Arc::clone(&k.addresses)));
+        let addresses = match (found, old) {
+            (Ok(addresses), _) if !addresses.is_empty() => addresses,
             // A name service that is away does not take the backend with it.
-            (_, Some((addresses, _))) => Ok(addresses),
-            (Ok(_), None) => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
-            (Err(error), None) => Err(error),
-        }
+            (_, Some(addresses)) => addresses,
+            (Ok(_), None) => return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+            (Err(error), None) => return Err(error),
+        };
+        let now = Instant::now();
+        let until = now.checked_add(NAME_FRESH).unwrap_or(now);
+        self.known(|known| *known = Some(Known { addresses: Arc::clone(&addresses), until }));
+        Ok(addresses)
+    }
+
+    fn fresh(&self) -> Option<Arc<[SocketAddr]>> {
+        let now = Instant::now();
+        self.known(|known| known.as_ref().filter(|k| k.until > now).map(|k| Arc::clone(&k.addresses)))
     }
 
     /// After a failure: ask the name service again.
-    fn forget(&self) {
-        self.known(|known| *known = None);
+    fn doubt(&self) {
+        let now = Instant::now();
+        self.known(|known| {
+            if let Some(known) = known {
+                known.until = now;
+            }
+        });
     }
 
     fn known<T>(&self, f: impl FnOnce(&mut Option<Known>) -> T) -> T {
@@ -147,4 +168,57 @@ pub fn share(now: Instant, deadline: Instant, parts: usize) -> Instant {
     let left = deadline.saturating_duration_since(now);
     let part = left.checked_div(u32::try_from(parts.max(1)).unwrap_or(u32::MAX)).unwrap_or(left);
     now.checked_add(part).unwrap_or(deadline)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    fn endpoint(url: &str) -> Endpoint {
+        Endpoint::new(&Target::parse(url).unwrap(), None).unwrap()
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    #[test]
+    fn time_is_shared_equally_among_those_who_are_left() {
+        let now = Instant::now();
+        let end = now + Duration::from_secs(6);
+        assert_eq!(share(now, end, 3), now + Duration::from_secs(2));
+        assert_eq!(share(now, end, 1), end);
+        assert_eq!(share(now, end, 0), end);
+        assert_eq!(share(end, now, 2), end);
+    }
+
+    #[test]
+    fn tls_needs_a_configuration() {
+        assert!(Endpoint::new(&Target::parse("https://app").unwrap(), None).is_err());
+    }
+
+    #[tokio::test]
+    async fn j29_other_machines_are_not_connected_to_where_only_this_one_may_be() {
+        let error = endpoint("http://192.0.2.1:1").loopback_only().connect(soon()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_asked_for_once_in_a_while_and_again_after_a_failure() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = endpoint(&format!("http://localhost:{}", listener.local_addr().unwrap().port()));
+        endpoint.connect(soon()).await.unwrap();
+        assert!(endpoint.fresh().is_some());
+        drop(listener);
+        endpoint.connect(soon()).await.unwrap_err();
+        assert!(endpoint.fresh().is_none());
+        assert!(endpoint.known(|known| known.is_some()), "kept, in case the name service is away");
+    }
+
+    #[tokio::test]
+    async fn a_missing_unix_socket_is_an_error_at_once() {
+        let error = endpoint("unix:/nowhere/app.sock").connect(soon()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
 }

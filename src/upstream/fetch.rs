@@ -6,6 +6,7 @@ use crate::upstream::target::Location;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body::Body;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -135,6 +136,10 @@ impl Fetcher {
         }
         if parts.headers.get_all(header::CONTENT_ENCODING).iter().any(|v| v.as_bytes() != b"identity") {
             return Err(FetchError::Failed("a compressed answer that was not asked for".into()));
+        }
+        // What says that it is too large is not waited for.
+        if body.size_hint().lower() > u64::try_from(self.bounds.size).unwrap_or(u64::MAX) {
+            return Err(FetchError::Failed("the answer is too large".into()));
         }
         let body =
             Limited::new(body, self.bounds.size).collect().await.map_err(|e| FetchError::Failed(e.to_string()))?;

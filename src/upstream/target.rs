@@ -235,4 +235,14 @@ mod tests {
         assert_eq!(Location::parse("https://h", false).unwrap().path_and_query, "/");
         assert_eq!(Location::parse("https://h?x", false).unwrap().path_and_query, "/?x");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "(http|https|unix|)(:|://|)[ -~\\u{e9}]{0,30}") {
+            let _ = Target::parse(&text);
+            if let Ok(location) = Location::parse(&text, true) {
+                proptest::prop_assert!(location.path_and_query.starts_with('/'));
+            }
+        }
+    }
 }

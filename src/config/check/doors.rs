@@ -52,7 +52,7 @@ fn listeners(config: &Config, problems: &mut Problems) {
     if let Some(tls) = &config.server.tls {
         for (path, file) in [("server.tls.cert", &tls.cert), ("server.tls.key", &tls.key)] {
             if file.as_os_str().is_empty() {
-                problems.error(path, "empty; allowed: the path of a PEM file");
+                problems.error(path, "required; allowed: the path of a PEM file");
             }
         }
     }
@@ -122,15 +122,8 @@ fn origins(config: &Config, problems: &mut Problems) {
     for (i, origin) in origins.iter().enumerate() {
         let path = format!("socketio.allowed_origins[{i}]");
         if origin != "*" {
-            match address::origin(origin) {
-                Err(why) => problems.error(path, why),
-                Ok(()) if origin.bytes().any(|b| b.is_ascii_uppercase()) => {
-                    problems.error(
-                        path,
-                        format!("{} has capital letters, which no browser sends; allowed: small ones", shown(origin)),
-                    );
-                }
-                Ok(()) => {}
+            if let Err(why) = address::origin(origin) {
+                problems.error(path, why);
             }
             continue;
         }
@@ -144,7 +137,7 @@ fn origins(config: &Config, problems: &mut Problems) {
             );
         }
         if origins.len() > 1 {
-            problems.warn(&path, "\"*\" is any origin: the others in the list have no effect");
+            problems.error(&path, "\"*\" is any origin, the others included; allowed: \"*\" alone, or origins by name");
         }
     }
 }

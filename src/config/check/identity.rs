@@ -110,7 +110,7 @@ fn reserved(name: &str) -> Option<&'static str> {
     if folded == "sec-websocket-protocol" {
         return Some("sec-websocket-protocol");
     }
-    let families = ["sec-websocket-", "x-forwarded-", "access-control-"];
+    let families = ["sec-websocket-", "sec-fetch-", "x-forwarded-", "access-control-"];
     families
         .into_iter()
         .find(|family| folded.starts_with(family))

@@ -24,7 +24,12 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
         one.key_source(problems);
         one.algorithms(problems);
         one.claims(problems);
-        let same = |other: &Issuer| other.issuer == issuer.issuer;
+        // Without a name an issuer is told by its secret, and its users by nothing else.
+        let nameless = |issuer: &Issuer| issuer.issuer.is_none() && has_secret(issuer);
+        let same = |other: &Issuer| match &issuer.issuer {
+            Some(name) => other.issuer.as_ref() == Some(name),
+            None => nameless(issuer) && nameless(other),
+        };
         if let Some(other) = config.issuer.iter().take(i).position(same) {
             let message = match &issuer.issuer {
                 Some(name) => format!("{} is the issuer of issuer[{other}] too", shown(name)),
@@ -46,6 +51,10 @@ pub(super) fn variable_name(path: &str, name: &str, problems: &mut Problems) {
     }
 }
 
+fn has_secret(issuer: &Issuer) -> bool {
+    issuer.secret_env.is_some() || issuer.secret_file.is_some()
+}
+
 struct One<'a> {
     at: String,
     issuer: &'a Issuer,
@@ -57,7 +66,7 @@ impl One<'_> {
     }
 
     fn has_secret(&self) -> bool {
-        self.issuer.secret_env.is_some() || self.issuer.secret_file.is_some()
+        has_secret(self.issuer)
     }
 
     /// Exactly one place for keys; none and a name: discovery.
@@ -189,6 +198,13 @@ impl One<'_> {
         for (key, list) in [("audience", &issuer.audience), ("typ", &issuer.typ)] {
             for (i, _) in list.iter().enumerate().filter(|(_, text)| text.trim().is_empty()) {
                 problems.error(self.key(&format!("{key}[{i}]")), "empty; allowed: the exact value in the tokens");
+            }
+        }
+        // These are statements to somebody else, signed by the same key.
+        for (i, typ) in issuer.typ.iter().enumerate() {
+            let name = typ.to_ascii_lowercase();
+            if ["logout+jwt", "secevent+jwt"].contains(&name.strip_prefix("application/").unwrap_or(&name)) {
+                problems.error(self.key(&format!("typ[{i}]")), format!("{} is never a credential", shown(typ)));
             }
         }
         // J16: tokens for every other service of the issuer are good here too.

@@ -1,9 +1,15 @@
 //! The layers against each other, and everything that a user can get wrong in them.
 
+use crate::config::assign::{dotted_path, variable_path};
+use crate::config::conform::{VARIABLE_PREFIX, variable};
 use crate::config::load::{Loaded, Override, Sources, load};
 use crate::config::model::Config;
 use crate::config::problem::Problems;
 use crate::config::secret::Environment;
+use crate::config::shape::{Path, Shape};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -179,7 +185,9 @@ fn a_kubernetes_service_called_siogate_is_no_mistake() {
         setup = setup.env(&format!("SIOGATE_{name}"), "tcp://10.0.0.1:8080");
     }
     setup.config();
-    assert_eq!(setup.env("SIOGATE_SERVER_PORTS", "1").problems().len(), 1);
+    for mistake in ["SIOGATE_SERVER__PORT", "SIOGATE_SERVER_PORT", "SIOGATE_PORT", "SIOGATE_SERVER_PORTS"] {
+        assert_eq!(Setup::file(ISSUER).env(mistake, "8080").problems().len(), 1, "{mistake}");
+    }
 }
 
 #[test]
@@ -215,7 +223,7 @@ fn one_mistake_is_not_reported_twice() {
         ("[[issuer]]\nisuer = 'https://a/'", "issuer[0].isuer: unknown key"),
         ("[[isuer]]\nissuer = 'https://a/'", "isuer: unknown key"),
         ("[[issuer]]\njwks_file = 5", "issuer[0].jwks_file: found the number 5"),
-        (&format!("{ISSUER}[server.tls]\ncert = 'x'"), "server.tls.key: is required here"),
+        (&format!("{ISSUER}[server.tls]\ncert = 'tests/config/files/cert.pem'"), "server.tls.key: required"),
         (&format!("{ISSUER}[server]\nlisten = 5"), "server.listen: found the number 5"),
         (&format!("{ISSUER}[server]\nlisten = [5]"), "server.listen[0]: found the number 5"),
     ] {
@@ -278,4 +286,42 @@ fn secrets_are_never_shown() {
     let problems = setup.problems();
     assert!(problems.len() >= 5, "{problems:#?}");
     assert!(!problems.join("\n").contains("hunter2"), "{problems:#?}");
+}
+
+/// Every key of the model, as `--set` writes it.
+fn every_key() -> Vec<String> {
+    let mut keys = Vec::new();
+    Shape::of::<Config>().each_key(&Path::default(), &mut |path, _| keys.push(path.to_string()));
+    keys
+}
+
+#[test]
+fn every_key_can_be_named_by_a_flag_and_by_a_variable() {
+    let root = Shape::of::<Config>();
+    assert!(every_key().len() > 60);
+    for key in every_key() {
+        let (path, _) = dotted_path(&root, &key).unwrap();
+        let variable = variable(&path);
+        let name = variable.strip_prefix(VARIABLE_PREFIX).unwrap();
+        assert_eq!(variable_path(&root, name).unwrap().0, path, "{key} {variable}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_value_makes_it_panic_and_every_problem_is_one_line(
+        sets in vec((select(every_key()), "[ -~\u{1b}\n\u{e9}]{0,16}|\\[.{0,8}\\]|\\{.{0,8}\\}|[0-9]{1,20}(ms|s|d)?"), 1..6),
+        odd in "[a-z\\[\\]._0-9]{0,24}",
+    ) {
+        let mut setup = Setup::file(ISSUER).flag("--set", &odd, "x");
+        for (key, value) in sets {
+            setup = setup.flag("--set", &key, &value);
+        }
+        if let Err(problems) = setup.load() {
+            for problem in problems.errors {
+                let line = problem.to_string();
+                prop_assert!(!line.contains(char::is_control), "{:?}", line);
+            }
+        }
+    }
 }
