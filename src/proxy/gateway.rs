@@ -58,15 +58,22 @@ impl Upgrade {
 
 /// Answers one request.
 pub async fn handle(context: Arc<Context>, connection: Connection, request: Request<Incoming>) -> Answer {
+    let wants_upgrade = request.headers().contains_key(header::UPGRADE);
     match judge(&context, connection, &request) {
-        Ok((peer, place)) => dispatch(context, peer, place, request).await,
-        Err(answer) => {
-            let mut answer = own(*answer);
-            // What is malformed may be half of something else: nothing more is read from this connection.
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            answer
+        Ok((peer, place)) => {
+            let answer = dispatch(context, peer, place, request).await;
+            let refused = wants_upgrade && answer.status() != StatusCode::SWITCHING_PROTOCOLS;
+            if refused { closing(answer) } else { answer }
         }
+        // What is malformed may be half of something else.
+        Err(answer) => closing(own(*answer)),
     }
+}
+
+/// Nothing more is read from this connection: after a refused upgrade the client may speak anything.
+pub fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 /// An answer of the gate's own.

@@ -159,5 +159,9 @@ pub fn for_client(upstream: &HeaderMap) -> HeaderMap {
             out.append(name, value.clone());
         }
     }
+    // RFC 9112 section 6.3: chunked overrides a length, which then must not go on.
+    if upstream.contains_key(header::TRANSFER_ENCODING) {
+        out.remove(header::CONTENT_LENGTH);
+    }
     out
 }

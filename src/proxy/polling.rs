@@ -8,7 +8,7 @@ use crate::protocol::handshake::{EngineError, Query, Transport};
 use crate::protocol::{payload, sid};
 use crate::proxy::context::{Context, fingerprint};
 use crate::proxy::conversation::MAX_UNAUTHENTICATED;
-use crate::proxy::gateway::{self, Answer, Upgrade, own, refuse};
+use crate::proxy::gateway::{self, Answer, Upgrade, closing, own, refuse};
 use crate::proxy::headers::Peer;
 use crate::proxy::{handshake, refusal};
 use crate::reason::Reason;
@@ -33,21 +33,13 @@ const SWITCH: Duration = Duration::from_secs(10);
 
 /// Answers a request on the Socket.IO path whose origin may be there.
 pub async fn engine(context: Arc<Context>, peer: Peer, request: Request<Incoming>) -> Answer {
-    let wants_upgrade = request.headers().contains_key(header::UPGRADE);
-    let answer = match read(&request) {
+    match read(&request) {
         Ok((query, transport, upgrade)) => match query.sid.clone() {
             Some(sid) => in_session(&context, &peer, request, &query, transport, upgrade, &sid).await,
             None => handshake::answer(&context, &peer, request, &query, transport, upgrade).await,
         },
         Err(answer) => own(*answer),
-    };
-    if wants_upgrade && answer.status().is_client_error() { closing(answer) } else { answer }
-}
-
-/// After a refused upgrade nothing more is read from the connection.
-fn closing(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    answer
+    }
 }
 
 type Read = (Query, Transport, Option<Upgrade>);
