@@ -62,8 +62,10 @@ const FEATURES = {
     assert.deepEqual(await socket.call('ask', 'why'), ['answer to why']);
     await socket.emit('push', 'first');
     await socket.emit('push', 'second', 2);
-    assert.deepEqual(await socket.events.next('pushed'), ['first']);
-    assert.deepEqual(await socket.events.next('pushed'), ['second', 2]);
+    const pushed = [await socket.events.next('pushed'), await socket.events.next('pushed')];
+    // python-socketio runs each handler in a thread of its own.
+    if (combo.library === 'python') pushed.sort((a, b) => a.length - b.length);
+    assert.deepEqual(pushed, [['first'], ['second', 2]]);
   }),
 
   'binary both ways': (stage, combo) => connected(stage, combo, async ({ socket }) => {
