@@ -45,7 +45,7 @@ export class Backend {
   events = new Events('backend');
 
   /** `version` 4 or 2; `options` go to the Socket.IO server. */
-  static async start({ version = 4, options = {}, http } = {}) {
+  static async start({ version = 4, options = {}, http, port = 0 } = {}) {
     const backend = new Backend();
     backend.version = version;
     backend.requests = [];
@@ -59,7 +59,7 @@ export class Backend {
     backend.io.of('/deny').use((socket, next) => {
       next(Object.assign(new Error('denied by the application'), { data: { code: 42 } }));
     });
-    backend.server.listen(0, '127.0.0.1');
+    backend.server.listen(port, '127.0.0.1');
     await once(backend.server, 'listening');
     backend.port = backend.server.address().port;
     backend.url = `http://127.0.0.1:${backend.port}`;
