@@ -63,13 +63,15 @@ describe('key servers', { concurrency: 4, skip: DIRECT && 'needs the gate' }, ()
     assert.ok(issuer.discoveryRequests >= 1);
   }, { rules: { jwks_url: undefined } })));
 
-  it('two issuers, each for its own tokens only', () => withIssuer({}, (one) => withIssuer({}, (two) => withGate([one, two], async (gate) => {
+  it('two issuers, each for its own tokens only', () => withIssuer({}, (one) => withIssuer({}, (two) => {
     two.keys[0].kid = one.keys[0].kid;
-    const sub = freshUser();
-    assert.equal(await attempt(gate, one.sign({ sub }), sub), undefined);
-    assert.equal(await attempt(gate, two.sign({ sub }), sub), undefined);
-    assert.equal(await attempt(gate, two.sign({ sub, iss: one.url }), sub), 'signature_invalid');
-  }))));
+    return withGate([one, two], async (gate) => {
+      const sub = freshUser();
+      assert.equal(await attempt(gate, one.sign({ sub }), sub), undefined);
+      assert.equal(await attempt(gate, two.sign({ sub }), sub), undefined);
+      assert.equal(await attempt(gate, two.sign({ sub, iss: one.url }), sub), 'signature_invalid');
+    });
+  })));
 
   for (const mode of ['error', 'empty', 'html', 'huge', 'redirect', 'hang']) {
     it(`${mode} at the start: keys_unavailable, and in once it is well`, () => withIssuer({}, (issuer) => {
