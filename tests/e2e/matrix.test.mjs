@@ -168,12 +168,12 @@ async function refusedByHttp(stage, combo) {
   const connection = stage.client(combo.library, combo.transport, combo.place, stage.issuer.expired());
   try {
     const [socket] = connection.open(['/']);
-    const { message, error } = await socket.refusal();
+    const { message, error, body: text } = await socket.refusal();
     if (combo.library === 'python') assert.match(message, combo.transport === 'websocket' ? /Connection error/ : /token expired|401/);
     else if (combo.transport === 'websocket') assert.match(String(error.description?.message ?? error.description), /401|websocket error|TransportError|\[object/);
     else assert.equal(error.description, 401);
     if (combo.library === 'v4' && combo.transport !== 'websocket') {
-      const body = JSON.parse(error.context.responseText);
+      const body = JSON.parse(text);
       assert.equal(body.code, 4);
       assert.equal(body.message, 'token expired');
     }

@@ -70,7 +70,8 @@ class Connection:
     def open(self, command):
         self.client.connect(
             command["url"] + "?" + urlencode(command["query"]),
-            headers=command["headers"],
+            # A function, for the library takes Cookie out of the dict at an upgrade and reconnects without it.
+            headers=lambda: dict(command["headers"]),
             auth=command["auth"],
             transports=command["transports"],
             namespaces=command["namespaces"],

@@ -48,7 +48,11 @@ class JsSocket {
     const push = (name) => (...args) => this.events.push(name, args);
     raw.on('connect', push('connect'));
     raw.on('disconnect', (reason, details) => this.events.push('disconnect', { reason, details }));
-    raw.on('connect_error', (error) => this.events.push('refused', { message: error?.message, data: error?.data, error }));
+    raw.on('connect_error', (error) => {
+      // The request is emptied right after this event.
+      const body = error?.context?.responseText;
+      this.events.push('refused', { message: error?.message, data: error?.data, body, error });
+    });
     // Only library 2 tells a refusal by `error`, with the server's object as it came; an Error is the engine's own trouble.
     if (library === 'v2') {
       raw.on('error', (data) => {

@@ -33,6 +33,9 @@ function merge(base, extra) {
   return merged;
 }
 
+/** `SIOGATE_*` is configuration to the gate, `SIOGATE_BIN` is not. */
+const outsideEnv = () => Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('SIOGATE_')));
+
 const BASE = {
   server: { listen: ['127.0.0.1:0'], drain_timeout: '2s' },
   admin: { listen: '127.0.0.1:0' },
@@ -55,7 +58,7 @@ export class Gate {
     const file = path.join(gate.dir, 'config.toml');
     await writeFile(file, toToml(merge(BASE, config)));
     const args = ['run', '--config', file];
-    gate.child = spawn(binaryPath(), args, { cwd: gate.dir, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    gate.child = spawn(binaryPath(), args, { cwd: gate.dir, env: { ...outsideEnv(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
     gate.exited = new Promise((resolve) => {
       gate.child.once('exit', (code, signal) => resolve({ code, signal }));
       gate.child.once('error', (error) => resolve({ error }));
