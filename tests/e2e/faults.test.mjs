@@ -232,7 +232,9 @@ describe('clients that break the framing', { concurrency: 6, skip }, () => {
     const tag = freshTag();
     const { socket, events } = await byBytes({ authorized: true, tag });
     socket.setNoDelay(true);
-    const all = Buffer.concat([masked(1, '40'), masked(1, '420["echo","slowly"]'), masked(1, '42', { fin: false }), masked(0, '1["echo",', { fin: false }), masked(9, 'p'), masked(0, '"in parts"]')]);
+    socket.write(masked(1, '40'));
+    await events.next('data', (data) => data.includes('40{"sid"'));
+    const all = Buffer.concat([masked(1, '420["echo","slowly"]'), masked(1, '42', { fin: false }), masked(0, '1["echo",', { fin: false }), masked(9, 'p'), masked(0, '"in parts"]')]);
     for (const byte of all) await new Promise((sent) => socket.write(Buffer.from([byte]), sent));
     const seen = await events.next('data', (data) => data.includes('431["in parts"]'));
     assert.ok(seen.includes('430["slowly"]'));
