@@ -7,12 +7,12 @@ use crate::admin::routes::Admin;
 use crate::auth::assertion::Signer;
 use crate::auth::claims::HeaderMapping;
 use crate::auth::credential::Sources;
-use crate::auth::keys::{KeySet, KeyStore};
+use crate::auth::keys::{KeySet, KeyStore, Skipped};
 use crate::auth::rules::{IssuerRules, Material};
 use crate::auth::verifier::Verifier;
 use crate::config::address::{self, Listen};
 use crate::config::load::Loaded;
-use crate::config::model::{Config, Issuer};
+use crate::config::model::{Config, IdentityOut, Issuer};
 use crate::gate::admission::Rules;
 use crate::listen::door::Door;
 use crate::listen::{private, public, tls};
@@ -94,9 +94,9 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
         .map_err(|all| wrong("credentials.sources", all.join("; ")))?;
     let mut mapping = HeaderMapping::compile(&config.identity.headers, &config.identity.claims)
         .map_err(|all| wrong("identity.headers", all.join("; ")))?;
-    if let Some(assertion) = &config.identity.assertion {
-        mapping.protect(&assertion.header);
-    }
+    // The default names are what backends are taught to trust: nobody may send them, mapped or not.
+    IdentityOut::default().headers.keys().for_each(|name| mapping.protect(name));
+    mapping.protect(&config.identity.assertion.clone().unwrap_or_default().header);
     let origins = Origins::parse(&config.socketio.allowed_origins)
         .map_err(|all| wrong("socketio.allowed_origins", all.join("; ")))?;
     let pool = Pool::new(&config.upstream).map_err(|e| wrong("upstream", e.to_string()))?;
@@ -142,7 +142,7 @@ fn issuers(config: &Config, secrets: Vec<Vec<SecretString>>, clock: &Clock) -> R
             BuildError::Config(all.collect::<Vec<_>>().join("\n"))
         })?;
         for skipped in &built.skipped {
-            tracing::warn!(issuer = index, key = ?skipped, "key not used");
+            warn_skipped(index, skipped);
         }
         if let Some(keys) = built.keys {
             store.replace(index, keys, clock.unix());
@@ -151,7 +151,7 @@ fn issuers(config: &Config, secrets: Vec<Vec<SecretString>>, clock: &Clock) -> R
         let publish = Arc::new(move |body: &[u8]| {
             let (set, skipped) = KeySet::from_jwks(body, &algorithms).map_err(|e| e.to_string())?;
             for skipped in &skipped {
-                tracing::warn!(issuer = index, key = ?skipped, "key not used");
+                warn_skipped(index, skipped);
             }
             let usable = set.len();
             target.replace(index, set, clock.unix());
@@ -163,6 +163,14 @@ fn issuers(config: &Config, secrets: Vec<Vec<SecretString>>, clock: &Clock) -> R
         rules.push(built.rules);
     }
     Ok((rules, store, sources))
+}
+
+fn warn_skipped(issuer: usize, skipped: &Skipped) {
+    if skipped.alarming {
+        tracing::error!(issuer, key = skipped.index, why = %skipped.why, "the issuer publishes a SECRET key; it is not used");
+    } else {
+        tracing::warn!(issuer, key = skipped.index, why = %skipped.why, "key not used");
+    }
 }
 
 fn material(issuer: &Issuer, secrets: Vec<SecretString>) -> Result<Material, (&'static str, String)> {

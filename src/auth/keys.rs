@@ -1,9 +1,11 @@
 //! Keys to verify with: read one by one, each pinned to one algorithm, and swapped as a whole.
 //!
 //! `jsonwebtoken` reads JWKs and PEM; the signature itself is checked with `aws_lc_rs`, the library below
-//! it, on keys parsed once at load. `jsonwebtoken::decode` parses the key anew for each token, the header
-//! and the claims twice, and ignores `use`, `key_ops` and the JWK's `alg`. Measured in release on two
-//! cores, whole verification of one token: see `verifier::tests::cost`.
+//! it, on keys parsed once at load. `jsonwebtoken::decode` would parse the key anew for each token and the
+//! header and the claims twice, and ignores `use`, `key_ops` and the JWK's `alg`. The strict reading that it
+//! leaves to us anyway is so paid for: one whole verification on a busy two-core machine took 19 to 26 us
+//! against its 25 to 27 for RS256, 61 to 63 against 63 to 74 for ES256, 46 to 52 against 49 to 53 for EdDSA
+//! (`verifier::tests::cost_of_one_verification`).
 
 use crate::auth::jose::{self, Algorithm, shown};
 use arc_swap::ArcSwapOption;

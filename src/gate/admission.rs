@@ -75,6 +75,7 @@ pub struct Admission {
     user: Option<User>,
     fallback: Reason,
     refusals: u8,
+    refused: Option<Reason>,
     root: Option<State>,
     others: Vec<(Box<str>, State)>,
 }
@@ -87,17 +88,30 @@ impl Admission {
     pub fn with_user(version: Version, user: User) -> Self {
         // Protocol 3 joins "/" without being asked (protocol notes, section 6).
         let root = (version == Version::V3).then_some(State::Connected);
-        Self { version, user: Some(user), fallback: Reason::CredentialMissing, refusals: 0, root, others: Vec::new() }
+        Self {
+            version,
+            user: Some(user),
+            fallback: Reason::CredentialMissing,
+            refusals: 0,
+            refused: None,
+            root,
+            others: Vec::new(),
+        }
     }
 
     /// A session that has to show a credential in its CONNECT; without one it is refused with `fallback`.
     pub fn without_user(version: Version, fallback: Reason) -> Self {
-        Self { version, user: None, fallback, refusals: 0, root: None, others: Vec::new() }
+        Self { version, user: None, fallback, refusals: 0, refused: None, root: None, others: Vec::new() }
     }
 
     /// The session's user, once known.
     pub fn user(&self) -> Option<&User> {
         self.user.as_ref()
+    }
+
+    /// Why a CONNECT was refused last.
+    pub fn refused(&self) -> Option<Reason> {
+        self.refused
     }
 
     /// Judges what the client wrote after the Engine.IO type `4`.
@@ -180,6 +194,7 @@ impl Admission {
 
     fn refuse(&mut self, namespace: &str, reason: Reason) -> Verdict {
         self.refusals += 1;
+        self.refused = Some(reason);
         if self.refusals > MAX_REFUSALS {
             return Verdict::Close(reason);
         }

@@ -80,9 +80,8 @@ impl Context {
             Err(refusal) => refusal,
         };
         let Some(need) = &refusal.need_key else { return Err(refusal) };
-        if !self.keys.want(need.issuer, need.kid.as_deref()).await {
-            return Err(refusal);
-        }
+        // Whatever the answer: somebody else's fetch may have brought the key meanwhile.
+        self.keys.want(need.issuer, need.kid.as_deref()).await;
         self.verifier.verify(token, self.clock.unix())
     }
 

@@ -327,6 +327,7 @@ impl Conversation {
         let owns = |pid: &str, user: &User| context.owns(pid, user);
         let mut verdict = self.admission.from_client(body, &context.rules, &owns);
         let mut identity = None;
+        let judged = matches!(verdict, Verdict::Judge(_));
         if let Verdict::Judge(judgement) = verdict {
             let answer = context.verify(judgement.token.expose_secret()).await;
             let answer = note_refusal(&context, &mut self.record, answer);
@@ -344,7 +345,12 @@ impl Conversation {
                 }
                 self.to_upstream(&Packet::text(text));
             }
-            Verdict::Answer(text) => self.engine.send(Packet::text(text)),
+            Verdict::Answer(text) => {
+                if let Some(reason) = self.admission.refused().filter(|_| !judged) {
+                    context.metrics.refuse(reason.word());
+                }
+                self.engine.send(Packet::text(text));
+            }
             Verdict::Close(reason) => return Some(Flow::Over(Ending::Gate(reason))),
             // `judged` gives no second judgement.
             Verdict::Judge(_) => return Some(Flow::Over(Ending::Gate(Reason::ProtocolError))),
@@ -426,15 +432,18 @@ impl Conversation {
 
     /// Tells both sides and leaves.
     async fn finish(mut self, ending: Ending) {
-        self.record.by = ending.by();
-        self.record.reason = ending.reason().map_or("", Reason::word);
+        // A client that was refused and left did not leave of its own accord.
+        let refused = self.admission.refused().filter(|_| self.admission.user().is_none());
+        let reason = ending.reason().or(refused);
+        self.record.by = if reason.is_some() { "gate" } else { ending.by() };
+        self.record.reason = reason.map_or("", Reason::word);
         self.engine.stop();
         if let Some(upstream) = self.upstream.take() {
             self.context.tasks.spawn(hang_up(upstream, 1001, ""));
         }
         if let Some(reply) = self.post.take() {
-            // engine.io answers `ok` to a payload that it then closes the session for.
-            let done = ending == Ending::Gate(Reason::ProtocolError);
+            // engine.io answers `ok` to a payload that closes the session, asked for or not.
+            let done = matches!(ending, Ending::Client | Ending::Gate(Reason::ProtocolError));
             let _ = reply.send(if done { PostReply::Done } else { PostReply::Over(ending) });
         }
         let goodbye = self.goodbye(ending);

@@ -309,13 +309,15 @@ impl Relay {
             if let Some(ending) = self.poll_judging(cx) {
                 return Poll::Ready(ending);
             }
+            let judged = self.judging.is_some();
             let outcome = READ.with_borrow_mut(|buf| self.pump_both(cx, buf));
             if let Some(ending) = outcome {
                 return Poll::Ready(ending);
             }
             let may_inject = !self.inject.is_empty() && self.down.scanner.between_packets();
-            let judge = self.judging.is_some() && !self.up.waiting;
-            if !may_inject && !judge {
+            // A verification that has just begun was not polled yet: nothing would wake us for it.
+            let unpolled = self.judging.is_some() && !judged;
+            if !may_inject && !unpolled {
                 break;
             }
             if may_inject {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::auth::jose::Algorithm;
+use crate::auth::jose::{Algorithm, Header};
 use crate::auth::keys::KeySet;
 use crate::auth::rules::Material;
 use crate::auth::testing::{
@@ -403,6 +403,39 @@ fn j15_look_alike_issuers_are_unknown() {
 }
 
 #[test]
+fn j14_j26_what_no_key_could_change_is_refused_before_any_key_is_asked_for() {
+    let (empty, _) = verifier(&[(issuer(&["RS256"]), Material::Remote)]);
+    for gate in [empty, fetched(issuer(&["RS256"]), &[RSA.jwk()])] {
+        for (token, expected) in [
+            (OTHER_RSA.token(&claims(json!({"iss": "https://evil.example.com/"}))), Reason::IssuerUnknown),
+            (P256.token(&claims(json!({}))), Reason::AlgorithmNotAllowed),
+            (
+                RSA.raw("RS512", r#"{"alg":"RS512","kid":"new"}"#, &claims(json!({})).to_string()),
+                Reason::AlgorithmNotAllowed,
+            ),
+        ] {
+            let refused = refusal(&gate, &token);
+            assert_eq!((refused.reason, refused.need_key), (expected, None));
+        }
+    }
+}
+
+#[test]
+fn j14_rules_judge_the_issuer_again_after_the_signature() {
+    let rules = IssuerRules::build(&issuer(&[]), &Material::Remote).unwrap().rules;
+    let header = Header { alg: Algorithm::Rs256, kid: None, typ: None };
+    let judged = |iss: Value| rules.judge(&header, claims(json!({"iss": iss})).as_object().unwrap(), NOW);
+    assert!(judged(json!(ISSUER)).is_ok());
+    for (iss, expected) in [
+        (json!("https://login.example.com"), Reason::IssuerUnknown),
+        (json!([ISSUER]), Reason::ClaimRejected),
+        (json!(null), Reason::ClaimRejected),
+    ] {
+        assert_eq!(judged(iss.clone()).unwrap_err().reason, expected, "{iss}");
+    }
+}
+
+#[test]
 fn j16_the_audience_has_to_name_us() {
     let section = Issuer { audience: vec!["chat".into(), "chat-v2".into()], ..issuer(&[]) };
     let gate = fetched(section, &[RSA.jwk()]);
@@ -674,6 +707,23 @@ fn of_several_issuers_the_one_that_came_farthest_tells_why() {
     assert_eq!(refused.need_key, Some(NeedKey { issuer: 1, kid: None }));
     let expired = RSA.token(&claims(json!({"exp": 1})));
     assert_eq!(refusal(&gate, &expired).need_key, None, "the signature is good, keys would change nothing");
+}
+
+#[test]
+fn every_changed_character_of_a_token_is_noticed() {
+    let (by_secret, _) = verifier(&[(secret_issuer(&[]), secret(SECRET))]);
+    let secret_token = hmac_token("HS256", SECRET.as_bytes(), json!({}), &claims(json!({})));
+    for (gate, token) in [(everything(), ED.token(&claims(json!({})))), (by_secret, secret_token)] {
+        assert!(gate.verify(&token, NOW).is_ok());
+        for at in 0..token.len() {
+            for with in ["A", "B", "_", "."] {
+                let mut changed = token.clone();
+                changed.replace_range(at..=at, with);
+                assert!(changed == token || gate.verify(&changed, NOW).is_err(), "{with} at {at}");
+            }
+            assert!(gate.verify(&token[..at], NOW).is_err(), "cut at {at}");
+        }
+    }
 }
 
 #[test]
