@@ -6,8 +6,12 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use serde_json::{Map, Value};
+use siogate::config::load::{Sources, load};
 use siogate::config::model::{Assertion, Config, Issuer, Route};
+use siogate::config::problem::Problem;
+use siogate::config::secret::Environment;
 use siogate::config::shape::Shape;
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -74,7 +78,9 @@ fn section(out: &mut String, items: &[Item], name: &str, path: &str, list: bool,
         let (at, below) = (format!("{path}.{key}"), inner(kind));
         let full = if path.is_empty() { key.clone() } else { at };
         match shape {
-            Shape::Table(_) => section(&mut nested, items, below, &full, false, shape, &default_of(below, &defaults[key])),
+            Shape::Table(_) => {
+                section(&mut nested, items, below, &full, false, shape, &default_of(below, &defaults[key]))
+            }
             Shape::List(one) if matches!(**one, Shape::Table(_)) => {
                 section(&mut nested, items, below, &full, true, one, &default_of(below, &Value::Null));
             }
@@ -83,7 +89,7 @@ fn section(out: &mut String, items: &[Item], name: &str, path: &str, list: bool,
                 let mut doc = doc.replace('|', "\\|");
                 if let Shape::Word(words) = shape {
                     for (word, (_, _, meaning)) in words.iter().zip(&self::item(items, below).members) {
-                        let _ = write!(doc, " `\"{word}\"`: {}{}", meaning[..1].to_lowercase(), &meaning[1..]);
+                        let _ = write!(doc, " `\"{word}\"`: {}", within_a_sentence(meaning));
                     }
                 }
                 let _ = writeln!(rows, "| `{key}` | {} | {doc} |", default(&defaults[key], kind));
@@ -98,8 +104,15 @@ fn section(out: &mut String, items: &[Item], name: &str, path: &str, list: bool,
     out.push_str(&nested);
 }
 
+/// Without the capital letter at the beginning, unless it is a name's.
+fn within_a_sentence(text: &str) -> String {
+    let word = text.split(' ').next().unwrap();
+    let name = word.contains('.') || word.chars().skip(1).any(char::is_uppercase);
+    if name { text.to_owned() } else { text[..1].to_lowercase() + &text[1..] }
+}
+
 fn map(out: &mut String, path: &str, doc: &str, defaults: &Value) {
-    let _ = writeln!(out, "### `[{path}]`\n\n{doc} Default:\n\n```toml");
+    let _ = writeln!(out, "### `[{path}]`\n\n{doc} Default:\n\n```toml\n[{path}]");
     for (key, value) in defaults.as_object().unwrap() {
         let _ = writeln!(out, "{key} = {value}");
     }
@@ -138,6 +151,15 @@ fn page() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")
 }
 
+/// Everything written for users.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = vec![root.join("README.md"), root.join("deploy/README.md")];
+    paths.extend(fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    paths.into_iter().map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap())).collect()
+}
+
 #[test]
 fn the_reference_is_that_of_the_code() {
     let page = page();
@@ -159,16 +181,37 @@ fn the_reference_is_that_of_the_code() {
 #[test]
 fn every_key_named_in_the_prose_exists() {
     let shape = Shape::of::<Config>();
-    for name in ["README.md", "docs/configuration.md", "docs/operations.md", "docs/security.md", "docs/protocol.md"] {
-        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    for (name, text) in pages() {
         for word in text.split('`').skip(1).step_by(2) {
             let Some((head, rest)) = word.split_once('.') else { continue };
             let Some(Shape::Table(keys)) = shape.child(head) else { continue };
             let plain = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
-            if !rest.is_empty() && rest.chars().all(plain) {
+            if !rest.is_empty() && rest != "mjs" && rest.chars().all(plain) {
                 let known = |key: &str| keys.iter().any(|(known, _)| *known == key);
                 assert!(known(rest.split('.').next().unwrap()), "{name} names `{word}`, which does not exist");
             }
         }
     }
+}
+
+#[test]
+fn every_example_of_a_configuration_can_be_read() {
+    let env: Environment = ["JWT_SECRET", "JWT_SECRET_OLD", "ADMIN_TOKEN"]
+        .map(|name| (name.to_owned(), OsString::from(name.repeat(8))))
+        .into();
+    let mut examples = 0;
+    for (name, text) in pages() {
+        for example in text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), example).unwrap();
+            let sources = Sources { file: Some(file.path().into()), env: env.clone(), overrides: Vec::new() };
+            let problems = load(&sources).err().map(|problems| problems.errors).unwrap_or_default();
+            // Examples show a part, and name files that are not here.
+            let wrong = |problem: &&Problem| problem.path != "issuer" && !problem.message.starts_with("cannot read");
+            let wrong: Vec<_> = problems.iter().filter(wrong).collect();
+            assert!(wrong.is_empty(), "{name}: {wrong:?} in\n{example}");
+            examples += 1;
+        }
+    }
+    assert!(examples > 5);
 }
