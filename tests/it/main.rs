@@ -4,5 +4,8 @@
 
 mod support;
 
+mod backends;
+mod bodies;
 mod identity;
 mod requests;
+mod sids;
