@@ -228,10 +228,7 @@ async fn body(context: &Context, body: Incoming, limit: u64) -> Result<Bytes, An
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(closing(bad_request(false))),
-        Err(_) => {
-            let body = r#"{"code":3,"message":"request body took too long"}"#;
-            Err(closing(own(refusal::json(StatusCode::REQUEST_TIMEOUT, body.into()))))
-        }
+        Err(_) => Err(closing(own(refusal::too_slow()))),
     }
 }
 

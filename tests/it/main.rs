@@ -6,6 +6,10 @@ mod support;
 
 mod backends;
 mod bodies;
+mod frames;
 mod identity;
+mod origins;
+mod patience;
 mod requests;
+mod secrets;
 mod sids;
