@@ -64,12 +64,26 @@ pub async fn handle(context: Arc<Context>, connection: Connection, request: Requ
     let wants_upgrade = request.headers().contains_key(header::UPGRADE);
     match judge(&context, connection, &request) {
         Ok((peer, place)) => {
-            let answer = dispatch(context, peer, place, request).await;
+            let names = context.rules.sources.query_names();
+            let in_query = request.uri().query().is_some_and(|raw| plain::names_any(raw, names));
+            let mut answer = dispatch(context, peer, place, request).await;
+            if in_query {
+                keep_to_yourself(answer.headers_mut());
+            }
             let refused = wants_upgrade && answer.status() != StatusCode::SWITCHING_PROTOCOLS;
             if refused { closing(answer) } else { answer }
         }
         // What is malformed may be half of something else.
         Err(answer) => closing(own(*answer)),
+    }
+}
+
+/// The target holds a credential: no cache may keep the answer, no page may name it as where it came from
+/// (RFC 6750 section 2.3, RFC 9700 section 4.3.2).
+fn keep_to_yourself(headers: &mut HeaderMap) {
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
     }
 }
 

@@ -74,6 +74,10 @@ pub async fn answer(
     if context.is_draining() {
         return refuse(context, peer, Reason::Draining, "");
     }
+    // Before a backend is dialled for it; the registry decides.
+    if context.registry.len() >= context.config.limits.max_sessions {
+        return refuse(context, peer, Reason::TooManyConnections, "see [limits]");
+    }
     let raw = context.config.socketio.protocol == Protocol::EngineIo;
     let watch = if raw { Watch::Frames } else { Watch::SocketIo };
     let call = Call { context, peer, query, version, watch, upgrade, request, credential: None };

@@ -30,6 +30,7 @@ use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
@@ -140,6 +141,12 @@ fn values(raw: &str, name: &str) -> Vec<String> {
     pairs.filter(|(n, _)| decode(n) == name).map(|(_, value)| decode(value)).collect()
 }
 
+/// Whether one of these parameters stands in a query, in whatever spelling.
+pub fn names_any(raw: &str, names: &[String]) -> bool {
+    let possible = raw.contains(['%', '+']) || names.iter().any(|name| raw.contains(name.as_str()));
+    possible && names.iter().any(|name| !values(raw, name).is_empty())
+}
+
 fn decode(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
@@ -169,12 +176,18 @@ async fn forward(context: &Context, peer: &Peer, request: Request<Inbound>, iden
         return own(refusal::bad_request("malformed target"));
     };
     let (parts, body) = request.into_parts();
-    let mut onward = Request::new(Paced::new(body, context.config.limits.body_timeout));
+    let late = Arc::new(AtomicBool::new(false));
+    let mut onward = Request::new(Paced::new(body, context.config.limits.body_timeout, late.clone()));
     *onward.method_mut() = parts.method;
     *onward.uri_mut() = uri;
     *onward.headers_mut() = headers;
     context.metrics.http_requests.inc();
-    answer(context, peer, context.client.send(onward).await)
+    let result = context.client.send(onward).await;
+    if result.is_err() && late.load(Ordering::Relaxed) {
+        // The client's fault, not the backend's.
+        return gateway::closing(own(refusal::too_slow()));
+    }
+    answer(context, peer, result)
 }
 
 fn answer(context: &Context, peer: &Peer, result: Result<http::Response<Incoming>, ProxyError>) -> Answer {
@@ -276,11 +289,13 @@ struct Paced {
     body: Inbound,
     patience: Duration,
     sleep: Pin<Box<Sleep>>,
+    /// Set when it has not.
+    late: Arc<AtomicBool>,
 }
 
 impl Paced {
-    fn new(body: Inbound, patience: Duration) -> Self {
-        Self { body, patience, sleep: Box::pin(sleep(patience)) }
+    fn new(body: Inbound, patience: Duration, late: Arc<AtomicBool>) -> Self {
+        Self { body, patience, sleep: Box::pin(sleep(patience)), late }
     }
 }
 
@@ -299,6 +314,7 @@ impl Body for Paced {
             };
         }
         ready!(self.sleep.as_mut().poll(cx));
+        self.late.store(true, Ordering::Relaxed);
         Poll::Ready(Some(Err("the request body took too long".into())))
     }
 

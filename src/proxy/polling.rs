@@ -71,7 +71,7 @@ async fn in_session(
     id: &str,
 ) -> Answer {
     let known = if sid::is_valid(id) { context.registry.find(id) } else { None };
-    let Some(entry) = known else { return unknown(context, id, upgrade.is_some()) };
+    let Some(entry) = known else { return unknown(context, peer, id, upgrade.is_some()) };
     if let Err(answer) = same_user(context, peer, &entry, request.headers(), query).await {
         return answer;
     }
@@ -93,10 +93,12 @@ async fn in_session(
     }
 }
 
-fn unknown(context: &Context, id: &str, on_upgrade: bool) -> Answer {
+fn unknown(context: &Context, peer: &Peer, id: &str, on_upgrade: bool) -> Answer {
     let response = match context.registry.farewell(id) {
         Some(reason) => refusal::response(reason),
-        None => refusal::engine_error(EngineError::UnknownSid),
+        None if context.may_guess(peer.forwarded.client) => refusal::engine_error(EngineError::UnknownSid),
+        // Ids are unguessable; who tries all the same gets no faster than this.
+        None => return refuse(context, peer, Reason::RateLimited, "too many unknown session ids"),
     };
     own(if on_upgrade { refusal::on_upgrade(&response, EngineError::UnknownSid.message()) } else { response })
 }
@@ -225,10 +227,7 @@ async fn body(context: &Context, body: Inbound, limit: u64) -> Result<Bytes, Ans
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(closing(bad_request(false))),
-        Err(_) => {
-            let body = r#"{"code":3,"message":"request body took too long"}"#;
-            Err(closing(own(refusal::json(StatusCode::REQUEST_TIMEOUT, body.into()))))
-        }
+        Err(_) => Err(closing(own(refusal::too_slow()))),
     }
 }
 

@@ -369,6 +369,7 @@ impl Ws {
                 Some(frame) if frame.opcode == CLOSE => {
                     // As every client does, so that the gate need not wait.
                     let _ = self.conn.try_write(frame.masked()).await;
+                    self.conn.finish().await;
                     assert!(self.conn.rest().await.is_empty(), "nothing follows a close frame");
                     return frame.as_close();
                 }
