@@ -71,6 +71,7 @@ async fn secure(tls: TlsAcceptor, stream: Stream, handshakes: &Semaphore) -> Opt
 
 async fn serve(context: Arc<Context>, stream: Stream, peer: IpAddr, stop: CancellationToken) {
     let limits = context.config.limits.clone();
+    let patience = context.config.server.drain_timeout;
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -88,7 +89,8 @@ async fn serve(context: Arc<Context>, stream: Stream, peer: IpAddr, stop: Cancel
         result = connection.as_mut() => result,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            // Half a request must not outlive the drain.
+            timeout(patience, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = result {
