@@ -4,12 +4,16 @@
 
 mod support;
 
+mod admin;
 mod backends;
 mod bodies;
+mod drain;
+mod expiry;
 mod frames;
 mod identity;
 mod origins;
 mod patience;
+mod proxies;
 mod requests;
 mod secrets;
 mod sids;
