@@ -14,3 +14,4 @@ pub mod http;
 pub mod polling;
 pub mod refusal;
 pub mod relay;
+pub mod takeover;

@@ -64,9 +64,12 @@ pub struct Parts {
     pub greeting: Vec<u8>,
     /// Attachments still to come from the client and from the backend.
     pub attachments: (u32, u32),
+    /// Both sides beat: one that is silent is dead. An application's own WebSocket may be silent for hours.
+    pub beats: bool,
 }
 
-type Judging = Pin<Box<dyn Future<Output = (Judgement, Result<Identity, Refusal>)> + Send>>;
+type Answered = Result<Arc<Identity>, Refusal>;
+type Judging = Pin<Box<dyn Future<Output = (Judgement, Answered)> + Send>>;
 
 struct Relay {
     context: Arc<Context>,
@@ -116,12 +119,14 @@ enum Fault {
 
 /// Relays until one side or the gate ends the session.
 pub async fn run(parts: Parts) {
-    let Parts { context, stay, record, admission, watch, client, upstream, greeting, attachments } = parts;
+    let Parts { context, stay, record, admission, watch, client, upstream, greeting, attachments, beats } = parts;
     let max = context.max_payload();
     let numbers = context.timings.current();
     let quiet = Duration::from_millis(numbers.ping_interval.saturating_add(numbers.ping_timeout));
     stay.entry().close_mailbox();
-    stay.entry().watch(quiet, SWEEP);
+    if beats {
+        stay.entry().watch(quiet, SWEEP);
+    }
     let mut relay = Relay {
         up: Way::new(Scanner::new(Writer::Client, watch, max, attachments.0), client.1, Vec::new()),
         // A backend may say what it likes: its own limit is for what it reads.
@@ -393,7 +398,8 @@ impl Relay {
         self.up.waiting = false;
         let answer = note_refusal(&self.context, &mut self.record, answer);
         let owns = |pid: &str, user: &_| self.context.owns(pid, user);
-        let verdict = self.admission.judged(judgement.connect, answer.as_ref().map_err(|r| *r), &self.context.rules, &owns);
+        let verdict =
+            self.admission.judged(judgement.connect, answer.as_deref().map_err(|r| *r), &self.context.rules, &owns);
         match obey(&self.context, verdict, &mut self.up.pending, &mut self.inject, &mut self.judging) {
             Next::End(reason) => Some(Ending::Gate(reason)),
             Next::Go | Next::Wait => None,
@@ -528,11 +534,7 @@ fn obey(
 }
 
 /// Counts a refused token and keeps the detail for the operator.
-pub fn note_refusal(
-    context: &Context,
-    record: &mut Record,
-    answer: Result<Identity, Refusal>,
-) -> Result<Identity, Reason> {
+pub fn note_refusal(context: &Context, record: &mut Record, answer: Answered) -> Result<Arc<Identity>, Reason> {
     answer.map_err(|refusal| {
         context.metrics.refuse(refusal.reason.word());
         tracing::info!(
