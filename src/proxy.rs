@@ -14,3 +14,6 @@ pub mod http;
 pub mod polling;
 pub mod refusal;
 pub mod relay;
+
+#[cfg(test)]
+mod support;
