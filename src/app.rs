@@ -119,6 +119,7 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
         timings: Timings::new(&config.socketio),
         registry: Registry::new(capacity),
         clock,
+        strangers: Context::strangers(),
         metrics: Arc::new(Metrics::default()),
         tasks: TaskTracker::new(),
         tls: acceptor.is_some(),

@@ -7,6 +7,7 @@ use crate::auth::identity::Identity;
 use crate::auth::verifier::{Refusal, Verifier};
 use crate::config::model::{Config, OnExpiry};
 use crate::gate::admission::{Rules, User};
+use crate::gate::budget::Budget;
 use crate::protocol::engineio::Open;
 use crate::protocol::origin::Origins;
 use crate::session::clock::Clock;
@@ -19,9 +20,10 @@ use crate::upstream::jwks::KeyFetcher;
 use crate::upstream::pool::Pool;
 use crate::upstream::timings::Timings;
 use aws_lc_rs::digest;
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
 /// The gate's shared parts.
@@ -50,6 +52,8 @@ pub struct Context {
     pub registry: Registry,
     /// The time.
     pub clock: Clock,
+    /// How often an address may name sessions that are not there.
+    pub strangers: Mutex<Budget>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Every session's task.
@@ -67,7 +71,22 @@ pub fn fingerprint(token: &str) -> Fingerprint {
     out
 }
 
+/// Session ids that one address may guess at once, and then one in so long: clients come back with an old
+/// one after a restart, and many of them may share an address.
+const GUESSES: u32 = 100;
+const GUESS_EVERY: Duration = Duration::from_millis(100);
+
 impl Context {
+    /// A full budget of guesses for everybody.
+    pub fn strangers() -> Mutex<Budget> {
+        Mutex::new(Budget::new(GUESSES, GUESS_EVERY))
+    }
+
+    /// Counts an unknown session id; `false` where its sender has named too many.
+    pub fn may_guess(&self, client: IpAddr) -> bool {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner).take(client, Instant::now())
+    }
+
     /// Verifies a token, fetching the issuer's keys where that may help.
     ///
     /// # Errors

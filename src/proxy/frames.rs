@@ -134,6 +134,11 @@ impl Leg {
         self.output.extend_from_slice(&out);
     }
 
+    /// Queues bytes that are no frame: the 101 that goes first.
+    pub fn push_raw(&mut self, bytes: &[u8]) {
+        self.output.extend_from_slice(bytes);
+    }
+
     /// Queues one Engine.IO packet.
     pub fn push_packet(&mut self, version: Version, packet: &Packet) {
         let (text, data) = packet.to_ws(version);

@@ -14,9 +14,10 @@ use crate::protocol::{sid, socketio};
 use crate::proxy::context::{Context, fingerprint};
 use crate::proxy::conversation::{self, Conversation, Gets, MAX_UNAUTHENTICATED};
 use crate::proxy::frames::Leg;
-use crate::proxy::gateway::{Answer, Upgrade, own, refuse};
+use crate::proxy::gateway::{Answer, Inbound, Upgrade, own, refuse};
 use crate::proxy::headers::{self, Peer};
-use crate::proxy::polling::{packets_answer, switched};
+use crate::proxy::polling::packets_answer;
+use crate::proxy::takeover::Takeover;
 use crate::proxy::{refusal, relay};
 use crate::reason::Reason;
 use crate::session::mailbox::{self, Command};
@@ -26,7 +27,6 @@ use crate::upstream::dial::{DialError, DialHead, Dialed};
 use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request};
-use hyper::body::Incoming;
 use secrecy::ExposeSecret;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ struct Call<'a> {
     watch: Watch,
     /// The WebSocket handshake, where the client came with one.
     upgrade: Option<Upgrade>,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
     credential: Option<Fingerprint>,
 }
 
@@ -49,7 +49,7 @@ struct Call<'a> {
 pub async fn answer(
     context: &Arc<Context>,
     peer: &Peer,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
     query: &Query,
     transport: Transport,
     upgrade: Option<Upgrade>,
@@ -73,6 +73,10 @@ pub async fn answer(
     let Some(version) = version else { return refused(EngineError::UnsupportedVersion) };
     if context.is_draining() {
         return refuse(context, peer, Reason::Draining, "");
+    }
+    // Before a backend is dialled for it; the registry decides.
+    if context.registry.len() >= context.config.limits.max_sessions {
+        return refuse(context, peer, Reason::TooManyConnections, "see [limits]");
     }
     let raw = context.config.socketio.protocol == Protocol::EngineIo;
     let watch = if raw { Watch::Frames } else { Watch::SocketIo };
@@ -222,22 +226,23 @@ impl Call<'_> {
 
     /// Both sides are WebSockets and the user is known: relay at once.
     fn websocket(
-        mut self,
-        record: Record,
+        self,
+        mut record: Record,
         stay: Stay,
         open: &Open,
         leg: Leg,
         headers: HeaderMap,
         protocol: Option<String>,
     ) -> Answer {
-        let switching = hyper::upgrade::on(&mut self.request);
         let admission = self.admission(&stay);
-        let mut greeting = Vec::new();
         let open = Open { upgrades: Vec::new(), ..open.clone() };
-        frame::encode(&mut greeting, Opcode::Text, format!("0{}", open.serialise()).as_bytes(), None);
+        let mut answer = self.accept(&headers, protocol.as_deref());
         let (context, watch) = (self.context.clone(), self.watch);
-        self.context.tasks.spawn(async move {
-            let Some((client, read)) = switched(switching).await else { return gone(record) };
+        // Should the connection be lost before it has switched, then it was the client's doing.
+        record.by = "client";
+        Takeover::leave(&mut answer, move |switched| {
+            let mut greeting = switched.head;
+            frame::encode(&mut greeting, Opcode::Text, format!("0{}", open.serialise()).as_bytes(), None);
             let (upstream, rest) = leg.into_parts();
             relay::run(relay::Parts {
                 context,
@@ -245,15 +250,14 @@ impl Call<'_> {
                 record,
                 admission,
                 watch,
-                client: (client, read.into()),
+                client: (switched.stream, switched.read.into()),
                 upstream: (upstream, rest.into()),
                 greeting,
                 attachments: (0, 0),
                 beats: true,
             })
-            .await;
         });
-        self.accept(&headers, protocol.as_deref())
+        answer
     }
 
     /// The 101, with what the backend said in its own.
@@ -318,7 +322,7 @@ impl Call<'_> {
     }
 
     /// The gate answers OPEN itself and waits for a CONNECT; the backend hears nothing yet.
-    fn open_unauthenticated(mut self, fallback: Reason) -> Answer {
+    fn open_unauthenticated(self, fallback: Reason) -> Answer {
         let context = self.context;
         let polls = self.upgrade.is_none();
         let (sender, receiver) = mpsc::channel(if polls { mailbox::CAPACITY } else { 1 });
@@ -358,22 +362,20 @@ impl Call<'_> {
             context.tasks.spawn(conversation.run());
             return packets_answer(self.version, self.query.b64, &[open.packet()]);
         }
-        let switching = hyper::upgrade::on(&mut self.request);
         let version = self.version;
-        context.tasks.spawn(async move {
-            let Some((stream, read)) = switched(switching).await else { return gone(conversation.record) };
-            let mut client = Leg::new(stream, Writer::Client, BytesMut::from(read), MAX_UNAUTHENTICATED);
+        let mut answer = self.accept(&HeaderMap::new(), None);
+        conversation.record.by = "client";
+        Takeover::leave(&mut answer, move |switched| {
+            let input = BytesMut::from(switched.read);
+            let mut client = Leg::new(switched.stream, Writer::Client, input, MAX_UNAUTHENTICATED);
+            client.push_raw(&switched.head);
             client.push_packet(version, &open.packet());
             conversation.client = Some(client);
             refusal.into_iter().for_each(|packet| conversation.engine.send(packet));
-            conversation.run().await;
+            conversation.run()
         });
-        self.accept(&HeaderMap::new(), None)
+        answer
     }
-}
-
-fn gone(mut record: Record) {
-    record.by = "client";
 }
 
 /// A name for logs and for the backend. No secret: unlike the sid it opens nothing.

@@ -97,6 +97,11 @@ pub fn bad_request(message: &str) -> Response<Full<Bytes>> {
     json(StatusCode::BAD_REQUEST, format!(r#"{{"code":3,"message":{message}}}"#))
 }
 
+/// A body that does not arrive in time.
+pub fn too_slow() -> Response<Full<Bytes>> {
+    json(StatusCode::REQUEST_TIMEOUT, r#"{"code":3,"message":"request body took too long"}"#.into())
+}
+
 /// What the next request of a session that is over is answered with.
 pub fn over(ending: Ending) -> Response<Full<Bytes>> {
     match ending {

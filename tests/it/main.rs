@@ -4,5 +4,12 @@
 
 mod support;
 
+mod backends;
+mod bodies;
+mod frames;
 mod identity;
+mod origins;
+mod patience;
 mod requests;
+mod secrets;
+mod sids;

@@ -56,7 +56,8 @@ impl Default for Script {
             }
             out
         };
-        let plain = |_: &Head| b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 7\r\n\r\nbackend".to_vec();
+        let plain =
+            |_: &Head| b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 7\r\n\r\nbackend".to_vec();
         Self {
             switch: Arc::new(|head| switching(head, "")),
             greeting: Arc::new(greeting),
@@ -113,11 +114,17 @@ pub struct Backend {
     task: AbortOnDropHandle<()>,
 }
 
+enum Order {
+    Write(Vec<u8>),
+    Close(Vec<u8>),
+    Cut,
+}
+
 /// One WebSocket of the gate.
 pub struct Link {
     pub head: Head,
     frames: mpsc::UnboundedReceiver<Frame>,
-    out: mpsc::UnboundedSender<Option<Vec<u8>>>,
+    out: mpsc::UnboundedSender<Order>,
     /// Bytes that the gate's socket has taken.
     pub written: Arc<AtomicU64>,
 }
@@ -128,7 +135,11 @@ impl Backend {
     }
 
     pub async fn with(script: Script) -> Backend {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1:0", script).await
+    }
+
+    pub async fn at(address: &str, script: Script) -> Backend {
+        let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         Self::serve(url, script, listener, |listener| async move {
             let (stream, listener) = (listener.accept().await.ok()?.0, listener);
@@ -245,12 +256,17 @@ impl Link {
     }
 
     pub fn write(&self, bytes: Vec<u8>) {
-        let _ = self.out.send(Some(bytes));
+        let _ = self.out.send(Order::Write(bytes));
+    }
+
+    /// Begins the close handshake.
+    pub fn close(&self, code: u16, reason: &str) {
+        let _ = self.out.send(Order::Close(Frame::close(code, reason).plain()));
     }
 
     /// Ends the connection without a word.
     pub fn cut(&self) {
-        let _ = self.out.send(None);
+        let _ = self.out.send(Order::Cut);
     }
 }
 
@@ -281,32 +297,41 @@ async fn talk(
     mut conn: Conn,
     script: &Script,
     frames: mpsc::UnboundedSender<Frame>,
-    mut orders: mpsc::UnboundedReceiver<Option<Vec<u8>>>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
     written: &AtomicU64,
 ) {
-    let mut ordered = true;
+    let (mut ordered, mut closing) = (true, false);
     loop {
         let reply = tokio::select! {
-            order = orders.recv(), if ordered => match order {
-                Some(Some(bytes)) => {
-                    for piece in bytes.chunks(16 * 1024) {
-                        if conn.try_write(piece).await.is_err() {
-                            return;
-                        }
-                        written.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            order = orders.recv(), if ordered => {
+                let bytes = match order {
+                    Some(Order::Write(bytes)) => bytes,
+                    Some(Order::Close(bytes)) => {
+                        closing = true;
+                        bytes
                     }
-                    continue;
+                    Some(Order::Cut) => return,
+                    None => {
+                        ordered = false;
+                        continue;
+                    }
+                };
+                for piece in bytes.chunks(16 * 1024) {
+                    if conn.try_write(piece).await.is_err() {
+                        return;
+                    }
+                    written.fetch_add(piece.len() as u64, Ordering::Relaxed);
                 }
-                Some(None) => return,
-                None => {
-                    ordered = false;
-                    continue;
-                }
-            },
+                continue;
+            }
             frame = conn.frame() => {
                 let Some(frame) = frame else { return };
                 let reply = answer(&frame, script.answers);
+                let closed = closing && frame.opcode == CLOSE;
                 let _ = frames.send(frame);
+                if closed {
+                    return conn.finish().await;
+                }
                 reply
             }
         };
@@ -338,4 +363,3 @@ fn answer(frame: &Frame, answers: bool) -> Option<Frame> {
         _ => None,
     }
 }
-

@@ -320,9 +320,7 @@ impl Conn {
 
     /// Everything up to the end of the stream.
     pub async fn rest(&mut self) -> Vec<u8> {
-        let all = async {
-            while self.more().await > 0 {}
-        };
+        let all = async { while self.more().await > 0 {} };
         within("the end of the connection", all).await;
         self.buf.split().to_vec()
     }
@@ -371,6 +369,7 @@ impl Ws {
                 Some(frame) if frame.opcode == CLOSE => {
                     // As every client does, so that the gate need not wait.
                     let _ = self.conn.try_write(frame.masked()).await;
+                    self.conn.finish().await;
                     assert!(self.conn.rest().await.is_empty(), "nothing follows a close frame");
                     return frame.as_close();
                 }
