@@ -15,3 +15,6 @@ pub mod polling;
 pub mod refusal;
 pub mod relay;
 pub mod takeover;
+
+#[cfg(test)]
+mod support;

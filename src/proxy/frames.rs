@@ -85,7 +85,9 @@ impl Leg {
     fn parse(&mut self) -> Result<Option<Incoming>, LegError> {
         loop {
             let Some(head) = Head::parse(&self.input, self.reads)? else { return Ok(None) };
-            let so_far = self.fragments.as_ref().map_or(0, |(_, data)| data.len() as u64);
+            // Control frames stand between fragments and are no part of the message.
+            let control = matches!(head.opcode, Opcode::Close | Opcode::Ping | Opcode::Pong);
+            let so_far = self.fragments.as_ref().filter(|_| !control).map_or(0, |(_, data)| data.len() as u64);
             if head.len.saturating_add(so_far) > self.max_message {
                 return Err(FrameError::TooLong.into());
             }
