@@ -308,18 +308,18 @@ impl Conversation {
     async fn flush(&mut self) -> bool {
         let mut well = true;
         let patience = self.context.config.limits.write_timeout;
-        if let Some(client) = &mut self.client {
-            if !matches!(timeout(patience, client.flush()).await, Ok(Ok(()))) {
-                self.client = None;
-                self.engine.websocket_gone();
-                well = false;
-            }
+        if let Some(client) = &mut self.client
+            && !matches!(timeout(patience, client.flush()).await, Ok(Ok(())))
+        {
+            self.client = None;
+            self.engine.websocket_gone();
+            well = false;
         }
-        if let Some(upstream) = &mut self.upstream {
-            if !matches!(timeout(patience, upstream.flush()).await, Ok(Ok(()))) {
-                self.upstream = None;
-                self.leave_by = Some(now());
-            }
+        if let Some(upstream) = &mut self.upstream
+            && !matches!(timeout(patience, upstream.flush()).await, Ok(Ok(())))
+        {
+            self.upstream = None;
+            self.leave_by = Some(now());
         }
         well
     }
@@ -365,10 +365,10 @@ impl Conversation {
         match verdict {
             Verdict::Forward => self.to_upstream(&packet),
             Verdict::Replace(text) => {
-                if let (None, Some(identity)) = (self.stay.entry().user(), identity) {
-                    if let Err(reason) = self.join(&identity).await {
-                        return Some(Flow::Over(Ending::Gate(reason)));
-                    }
+                if let (None, Some(identity)) = (self.stay.entry().user(), identity)
+                    && let Err(reason) = self.join(&identity).await
+                {
+                    return Some(Flow::Over(Ending::Gate(reason)));
                 }
                 self.to_upstream(&Packet::text(text));
             }

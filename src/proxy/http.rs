@@ -310,7 +310,7 @@ impl Body for Paced {
             // Trailers could carry what headers may not.
             return match frame {
                 Some(Ok(frame)) if frame.is_trailers() => Poll::Ready(None),
-                other => Poll::Ready(other.map(|f| f.map_err(Into::into))),
+                other => Poll::Ready(other),
             };
         }
         ready!(self.sleep.as_mut().poll(cx));

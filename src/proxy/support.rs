@@ -106,6 +106,7 @@ impl Gate {
             metrics: Arc::new(Metrics::default()),
             tasks: TaskTracker::new(),
             tls: false,
+            strangers: Context::strangers(),
             draining: Arc::new(AtomicBool::new(false)),
             config,
         };

@@ -175,7 +175,7 @@ async fn p39_nothing_passes_after_the_end() {
     let backend = Backend::start().await;
     let gate = Gate::of(&backend).await;
     let (mut ws, _) = gate.session(Ask::upgrade(WEBSOCKET).bearer(&short("alice", 2))).await;
-    let mut link = backend.link().await;
+    let link = backend.link().await;
     ws.send("40").await;
     ws.text().await;
     let ends = tokens::read_claims(&short("alice", 0))["exp"].as_u64().unwrap() + 2;
