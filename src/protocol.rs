@@ -2,6 +2,7 @@
 
 pub mod engineio;
 pub mod forwarded;
+pub mod frame;
 pub mod handshake;
 pub mod json;
 pub mod origin;
@@ -9,4 +10,3 @@ pub mod payload;
 pub mod sid;
 pub mod socketio;
 pub mod target;
-pub mod frame;

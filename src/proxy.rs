@@ -14,3 +14,7 @@ pub mod http;
 pub mod polling;
 pub mod refusal;
 pub mod relay;
+pub mod takeover;
+
+#[cfg(test)]
+mod support;

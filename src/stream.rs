@@ -1,5 +1,6 @@
 //! One type for the sockets the gate holds: TCP, TLS over TCP, Unix.
 
+use bytes::Bytes;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -70,15 +71,17 @@ impl AsyncWrite for Stream {
 /// would wait for ever.
 #[derive(Debug)]
 pub struct Patient {
+    /// Read already, for whoever reads first.
+    read: Bytes,
     stream: Stream,
     patience: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patient {
-    /// Wraps a stream.
-    pub fn new(stream: Stream, patience: Duration) -> Self {
-        Self { stream, patience, waiting: None }
+    /// Wraps a stream, of which `read` was read already.
+    pub fn new(read: Bytes, stream: Stream, patience: Duration) -> Self {
+        Self { read, stream, patience, waiting: None }
     }
 
     /// The stream, for one that is no longer HTTP.
@@ -102,6 +105,11 @@ impl Patient {
 
 impl AsyncRead for Patient {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.read.is_empty() {
+            let n = self.read.len().min(buf.remaining());
+            buf.put_slice(&self.read.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

@@ -1,6 +1,7 @@
 //! What every engine needs: built once from the configuration, shared by all.
 
 use crate::auth::assertion::Signer;
+use crate::auth::cache::Fingerprint;
 use crate::auth::claims::HeaderMapping;
 use crate::auth::identity::Identity;
 use crate::auth::verifier::{Refusal, Verifier};
@@ -63,9 +64,6 @@ pub struct Context {
     pub draining: Arc<AtomicBool>,
 }
 
-/// The digest by which a credential is recognised.
-pub type Fingerprint = [u8; 32];
-
 /// The digest of a credential. Nothing is looked up by it but equality with the same session's own.
 pub fn fingerprint(token: &str) -> Fingerprint {
     let mut out = Fingerprint::default();
@@ -93,15 +91,23 @@ impl Context {
     ///
     /// # Errors
     /// The reason, and a detail for the operator.
-    pub async fn verify(&self, token: &str) -> Result<Identity, Refusal> {
-        let refusal = match self.verifier.verify(token, self.clock.unix()) {
+    pub async fn verify(&self, token: &str) -> Result<Arc<Identity>, Refusal> {
+        self.verify_known(token, &fingerprint(token)).await
+    }
+
+    /// The same, where the token's fingerprint is known already.
+    ///
+    /// # Errors
+    /// As [`Context::verify`].
+    pub async fn verify_known(&self, token: &str, fingerprint: &Fingerprint) -> Result<Arc<Identity>, Refusal> {
+        let refusal = match self.verifier.verify_again(token, fingerprint, self.clock.unix()) {
             Ok(identity) => return Ok(identity),
             Err(refusal) => refusal,
         };
         let Some(need) = &refusal.need_key else { return Err(refusal) };
         // Whatever the answer: somebody else's fetch may have brought the key meanwhile.
         self.keys.want(need.issuer, need.kid.as_deref()).await;
-        self.verifier.verify(token, self.clock.unix())
+        self.verifier.verify_again(token, fingerprint, self.clock.unix())
     }
 
     /// When a session of this identity ends.

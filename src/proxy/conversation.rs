@@ -86,10 +86,10 @@ impl Gets {
         self.next
     }
 
-    fn answer(&mut self, id: GetId, answer: GetReply) {
-        if let Some(i) = self.waiting.iter().position(|(held, _)| *held == id) {
-            let _ = self.waiting.swap_remove(i).1.send(answer);
-        }
+    /// `false` where nobody waits for it any more.
+    fn answer(&mut self, id: GetId, answer: GetReply) -> bool {
+        let held = self.waiting.iter().position(|(held, _)| *held == id);
+        held.is_some_and(|i| self.waiting.swap_remove(i).1.send(answer).is_ok())
     }
 
     /// Resolves when the client gives up a GET.
@@ -116,6 +116,11 @@ enum Step {
     Upstream(Result<Incoming, LegError>),
     GetGone(GetId),
     Tick,
+}
+
+/// The runtime's clock, which timers are set by.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 async fn next(leg: &mut Option<Leg>) -> Result<Incoming, LegError> {
@@ -191,21 +196,23 @@ impl Conversation {
     }
 
     fn take(&mut self, step: Step) -> Option<Flow> {
-        let now = Instant::now();
+        let now = now();
         match step {
             Step::Command(Some(Command::Get(reply))) => {
                 let id = self.gets.add(reply);
                 self.engine.get(now, id);
             }
             Step::Command(Some(Command::Post(packets, reply))) => {
-                self.post = Some(reply);
-                self.engine.post(packets);
+                // One that is too late for its session is answered by dropping `reply`.
+                if self.engine.post(packets) {
+                    self.post = Some(reply);
+                }
             }
             Step::Command(Some(Command::Upgrade(stream, read))) => self.upgrade(now, *stream, read),
             Step::Command(None) => self.mailbox = None,
             Step::Client(Ok(Incoming::Message { text, data })) => {
                 let packet = Packet::from_ws(self.version, text, data).ok();
-                self.engine.websocket(now, packet);
+                self.engine.websocket(packet);
             }
             Step::Client(Err(LegError::Frame(error))) if self.engine.on_websocket() => {
                 self.record.detail = Some(format!("client: {error}"));
@@ -250,51 +257,71 @@ impl Conversation {
 
     /// Does what the engine wants done.
     async fn settle(&mut self) -> Option<Flow> {
-        while let Some(effect) = self.engine.effect() {
-            match effect {
-                Effect::Get(id, GetAnswer::Packets(packets)) => {
-                    self.record.to_client += packets.len() as u64;
-                    self.gets.answer(id, GetReply::Packets(packets));
-                }
-                Effect::Get(id, GetAnswer::Conflict) => self.gets.answer(id, GetReply::Conflict),
-                Effect::Ws(packet) => {
-                    self.record.to_client += 1;
-                    if let Some(client) = &mut self.client {
-                        client.push_packet(self.version, &packet);
-                    }
-                }
-                Effect::DropWs => self.client = None,
-                Effect::Upgraded => {}
-                Effect::Client(packet) => {
-                    if let Some(flow) = self.from_client(packet).await {
-                        return Some(flow);
-                    }
-                }
-                Effect::Over(ending) => {
-                    self.flush().await;
-                    return Some(Flow::Over(ending));
+        loop {
+            while let Some(effect) = self.engine.effect() {
+                if let Some(flow) = self.apply(effect).await {
+                    return Some(flow);
                 }
             }
+            if self.flush().await {
+                return None;
+            }
         }
-        self.flush().await;
+    }
+
+    async fn apply(&mut self, effect: Effect) -> Option<Flow> {
+        match effect {
+            Effect::Get(id, GetAnswer::Packets(packets)) => {
+                self.record.to_client += packets.len() as u64;
+                if !self.gets.answer(id, GetReply::Packets(packets)) {
+                    // Its client gave it up meanwhile: what it was to be told is lost, and so is the session.
+                    return Some(Flow::Over(Ending::Client));
+                }
+            }
+            Effect::Get(id, GetAnswer::Conflict) => {
+                self.gets.answer(id, GetReply::Conflict);
+            }
+            Effect::Ws(packet) => {
+                self.record.to_client += 1;
+                if let Some(client) = &mut self.client {
+                    client.push_packet(self.version, &packet);
+                }
+            }
+            Effect::DropWs => self.client = None,
+            // Later requests of the session are refused at the door.
+            Effect::Upgraded => self.stay.entry().close_mailbox(),
+            Effect::Client(packet) => {
+                if let Some(flow) = self.from_client(packet).await {
+                    return Some(flow);
+                }
+            }
+            Effect::Over(ending) => {
+                self.flush().await;
+                return Some(Flow::Over(ending));
+            }
+        }
         None
     }
 
     /// Writes what is queued on both WebSockets; one that takes nothing for too long is given up.
-    async fn flush(&mut self) {
+    /// `false`: the engine has something to say to that.
+    async fn flush(&mut self) -> bool {
+        let mut well = true;
         let patience = self.context.config.limits.write_timeout;
-        if let Some(client) = &mut self.client {
-            if !matches!(timeout(patience, client.flush()).await, Ok(Ok(()))) {
-                self.client = None;
-                self.engine.websocket_gone();
-            }
+        if let Some(client) = &mut self.client
+            && !matches!(timeout(patience, client.flush()).await, Ok(Ok(())))
+        {
+            self.client = None;
+            self.engine.websocket_gone();
+            well = false;
         }
-        if let Some(upstream) = &mut self.upstream {
-            if !matches!(timeout(patience, upstream.flush()).await, Ok(Ok(()))) {
-                self.upstream = None;
-                self.leave_by = Some(Instant::now());
-            }
+        if let Some(upstream) = &mut self.upstream
+            && !matches!(timeout(patience, upstream.flush()).await, Ok(Ok(())))
+        {
+            self.upstream = None;
+            self.leave_by = Some(now());
         }
+        well
     }
 
     /// One packet of the client for the backend.
@@ -332,16 +359,16 @@ impl Conversation {
             let answer = context.verify(judgement.token.expose_secret()).await;
             let answer = note_refusal(&context, &mut self.record, answer);
             verdict =
-                self.admission.judged(judgement.connect, answer.as_ref().map_err(|r| *r), &context.rules, &owns);
+                self.admission.judged(judgement.connect, answer.as_deref().map_err(|r| *r), &context.rules, &owns);
             identity = answer.ok();
         }
         match verdict {
             Verdict::Forward => self.to_upstream(&packet),
             Verdict::Replace(text) => {
-                if let (None, Some(identity)) = (self.stay.entry().user(), identity) {
-                    if let Err(reason) = self.join(&identity).await {
-                        return Some(Flow::Over(Ending::Gate(reason)));
-                    }
+                if let (None, Some(identity)) = (self.stay.entry().user(), identity)
+                    && let Err(reason) = self.join(&identity).await
+                {
+                    return Some(Flow::Over(Ending::Gate(reason)));
                 }
                 self.to_upstream(&Packet::text(text));
             }
@@ -443,8 +470,8 @@ impl Conversation {
             self.context.tasks.spawn(hang_up(upstream, 1001, ""));
         }
         if let Some(reply) = self.post.take() {
-            // engine.io answers `ok` to a payload that closes the session, asked for or not.
-            let done = matches!(ending, Ending::Client | Ending::Gate(Reason::ProtocolError));
+            // engine.io answers `ok` to a payload that it then closes the session for, and to a close packet.
+            let done = matches!(ending, Ending::Gate(Reason::ProtocolError) | Ending::Client);
             let _ = reply.send(if done { PostReply::Done } else { PostReply::Over(ending) });
         }
         let goodbye = self.goodbye(ending);
@@ -468,7 +495,7 @@ impl Conversation {
             return self.wait_for_last_poll(&goodbye, ending).await;
         }
         if let Some(reason) = ending.reason().filter(|r| *r != Reason::ProtocolError) {
-            self.stay.say_farewell(Instant::now(), reason);
+            self.stay.say_farewell(now(), reason);
         }
     }
 

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
-use http_body_util::{Either, Full};
+use http_body_util::{Either, Empty, Full};
 use hyper::body::Incoming;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,6 +27,9 @@ const ASSERTION_KEYS: &str = "/.well-known/siogate/jwks.json";
 
 /// An answer's body: the gate's own, or a backend's as it comes.
 pub type Body = Either<Full<Bytes>, Incoming>;
+
+/// A request's body: none is read of one that asks for an upgrade.
+pub type Inbound = Either<Incoming, Empty<Bytes>>;
 
 /// What the gate answers.
 pub type Answer = Response<Body>;
@@ -57,7 +60,7 @@ impl Upgrade {
 }
 
 /// Answers one request.
-pub async fn handle(context: Arc<Context>, connection: Connection, request: Request<Incoming>) -> Answer {
+pub async fn handle(context: Arc<Context>, connection: Connection, request: Request<Inbound>) -> Answer {
     let wants_upgrade = request.headers().contains_key(header::UPGRADE);
     match judge(&context, connection, &request) {
         Ok((peer, place)) => {
@@ -95,7 +98,7 @@ pub fn own(response: Response<Full<Bytes>>) -> Answer {
     response.map(Either::Left)
 }
 
-async fn dispatch(context: Arc<Context>, peer: Peer, place: Place, request: Request<Incoming>) -> Answer {
+async fn dispatch(context: Arc<Context>, peer: Peer, place: Place, request: Request<Inbound>) -> Answer {
     match place {
         Place::Engine => engine(context, peer, request).await,
         Place::Bundle => plain::bundle(&context, &peer, request).await,
@@ -109,7 +112,7 @@ async fn dispatch(context: Arc<Context>, peer: Peer, place: Place, request: Requ
 fn judge(
     context: &Context,
     connection: Connection,
-    request: &Request<Incoming>,
+    request: &Request<Inbound>,
 ) -> Result<(Peer, Place), Box<Response<Full<Bytes>>>> {
     let refuse = |message: &str| Box::new(refusal::bad_request(message));
     let (uri, headers) = (request.uri(), request.headers());
@@ -129,8 +132,7 @@ fn judge(
         }
     }
     let authority = target::authority(uri, headers).map_err(|e| refuse(&e.to_string()))?;
-    let place =
-        target::classify(uri.path(), &context.config.socketio.path).map_err(|e| refuse(&e.to_string()))?;
+    let place = target::classify(uri.path(), &context.config.socketio.path).map_err(|e| refuse(&e.to_string()))?;
     let trusted_proxies = &context.config.server.trusted_proxies;
     let forwarded = forwarded::resolve(connection.peer, trusted_proxies, headers);
     let address = connection.peer.to_canonical();
@@ -140,7 +142,7 @@ fn judge(
 }
 
 /// A request on the Socket.IO path.
-async fn engine(context: Arc<Context>, peer: Peer, request: Request<Incoming>) -> Answer {
+async fn engine(context: Arc<Context>, peer: Peer, request: Request<Inbound>) -> Answer {
     let own_authority = peer.forwarded.host.clone().unwrap_or_else(|| peer.authority.clone());
     let decision = context.origins.judge(request.headers(), &own_authority, context.config.socketio.require_origin);
     if decision == Decision::Refused {
@@ -193,7 +195,7 @@ fn preflight(asked: &HeaderMap) -> Answer {
 ///
 /// # Errors
 /// 400, or 426 for another version than 13 (RFC 6455 section 4.4).
-pub fn upgrade(request: &Request<Incoming>) -> Result<Option<Upgrade>, Box<Response<Full<Bytes>>>> {
+pub fn upgrade(request: &Request<Inbound>) -> Result<Option<Upgrade>, Box<Response<Full<Bytes>>>> {
     let headers = request.headers();
     let mut upgrades = headers.get_all(header::UPGRADE).iter();
     let Some(wanted) = upgrades.next() else { return Ok(None) };

@@ -11,9 +11,9 @@ use crate::protocol::origin::Decision;
 use crate::protocol::sid;
 use crate::proxy::context::Context;
 use crate::proxy::conversation::dial_reason;
-use crate::proxy::gateway::{self, Answer, own, refuse};
+use crate::proxy::gateway::{self, Answer, Inbound, own, refuse};
 use crate::proxy::headers::{self, Peer};
-use crate::proxy::polling::switched;
+use crate::proxy::takeover::Takeover;
 use crate::proxy::{refusal, relay};
 use crate::reason::Reason;
 use crate::session::registry::Newcomer;
@@ -40,7 +40,7 @@ const METHODS: [Method; 7] =
 
 /// The client bundle that Socket.IO servers serve; without its query, which a backend that serves none
 /// would read as a handshake.
-pub async fn bundle(context: &Context, peer: &Peer, request: Request<Incoming>) -> Answer {
+pub async fn bundle(context: &Context, peer: &Peer, request: Request<Inbound>) -> Answer {
     let served = context.config.socketio.client_bundle == ClientBundle::Pass;
     if !served || !matches!(*request.method(), Method::GET | Method::HEAD) {
         return own(gateway::not_found());
@@ -59,7 +59,7 @@ fn path_only(uri: &Uri) -> Uri {
 }
 
 /// A request outside of the Socket.IO path.
-pub async fn route(context: Arc<Context>, peer: &Peer, request: Request<Incoming>) -> Answer {
+pub async fn route(context: Arc<Context>, peer: &Peer, request: Request<Inbound>) -> Answer {
     if !METHODS.contains(request.method()) {
         return own(refusal::json(StatusCode::METHOD_NOT_ALLOWED, r#"{"message":"method not allowed"}"#.into()));
     }
@@ -79,7 +79,7 @@ pub async fn route(context: Arc<Context>, peer: &Peer, request: Request<Incoming
     };
     match upgrade {
         Some(upgrade) => tunnel(&context, peer, request, &upgrade, identity).await,
-        None => forward(&context, peer, request, identity.as_ref()).await,
+        None => forward(&context, peer, request, identity.as_deref()).await,
     }
 }
 
@@ -97,8 +97,8 @@ async fn identify(
     context: &Context,
     peer: &Peer,
     route: &Route,
-    request: &Request<Incoming>,
-) -> Result<Option<Identity>, Answer> {
+    request: &Request<Inbound>,
+) -> Result<Option<Arc<Identity>>, Answer> {
     let headers = request.headers();
     match route.auth {
         RouteAuth::Deny => return Err(own(refusal::json(StatusCode::FORBIDDEN, r#"{"message":"forbidden"}"#.into()))),
@@ -167,12 +167,7 @@ fn target(context: &Context, uri: &Uri) -> String {
     if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
 }
 
-async fn forward(
-    context: &Context,
-    peer: &Peer,
-    request: Request<Incoming>,
-    identity: Option<&Identity>,
-) -> Answer {
+async fn forward(context: &Context, peer: &Peer, request: Request<Inbound>, identity: Option<&Identity>) -> Answer {
     let mut headers = headers::for_upstream(context, request.headers(), peer);
     if let Some(identity) = identity {
         headers::add_identity(context, &mut headers, identity, "");
@@ -195,11 +190,7 @@ async fn forward(
     answer(context, peer, result)
 }
 
-fn answer(
-    context: &Context,
-    peer: &Peer,
-    result: Result<http::Response<Incoming>, ProxyError>,
-) -> Answer {
+fn answer(context: &Context, peer: &Peer, result: Result<http::Response<Incoming>, ProxyError>) -> Answer {
     match result {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             refuse(context, peer, Reason::UpstreamRefused, "101 without being asked")
@@ -212,9 +203,7 @@ fn answer(
         Err(error @ ProxyError::Unavailable { .. }) => {
             refuse(context, peer, Reason::UpstreamUnavailable, &error.to_string())
         }
-        Err(error @ ProxyError::Broken { .. }) => {
-            refuse(context, peer, Reason::UpstreamRefused, &error.to_string())
-        }
+        Err(error @ ProxyError::Broken { .. }) => refuse(context, peer, Reason::UpstreamRefused, &error.to_string()),
         Err(error @ ProxyError::Invalid { .. }) => own(refusal::bad_request(&error.to_string())),
     }
 }
@@ -223,9 +212,9 @@ fn answer(
 async fn tunnel(
     context: &Arc<Context>,
     peer: &Peer,
-    mut request: Request<Incoming>,
+    request: Request<Inbound>,
     upgrade: &gateway::Upgrade,
-    identity: Option<Identity>,
+    identity: Option<Arc<Identity>>,
 ) -> Answer {
     let name: Arc<str> = sid::generate().into();
     let mut record = Record::begin(context.metrics.clone(), name.clone(), peer.forwarded.client, "websocket");
@@ -234,8 +223,14 @@ async fn tunnel(
         headers::add_identity(context, &mut headers, identity, &name);
     }
     let head = DialHead { path_and_query: target(context, request.uri()), headers };
-    let newcomer =
-        Newcomer { sid: &sid::generate(), version: Version::V4, b64: false, credential: None, mailbox: None, waits: None };
+    let newcomer = Newcomer {
+        sid: &sid::generate(),
+        version: Version::V4,
+        b64: false,
+        credential: None,
+        mailbox: None,
+        waits: None,
+    };
     let entered = context.registry.enter(newcomer);
     let mut stay = match entered {
         Ok(stay) => stay,
@@ -255,7 +250,6 @@ async fn tunnel(
             return refuse(context, peer, reason, &error.to_string());
         }
     };
-    let switching = hyper::upgrade::on(&mut request);
     let mut accepted = upgrade.accept();
     let out = accepted.headers_mut();
     copy_new(out, &headers::for_client(&dialed.headers));
@@ -264,21 +258,20 @@ async fn tunnel(
         out.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
     }
     let shared = context.clone();
-    context.tasks.spawn(async move {
-        let Some((client, read)) = switched(switching).await else { return };
+    record.by = "client";
+    Takeover::leave(&mut accepted, move |switched| {
         relay::run(relay::Parts {
             context: shared,
             stay,
             record,
             admission: Admission::without_user(Version::V4, Reason::CredentialMissing),
             watch: Watch::Frames,
-            client: (client, read.into()),
+            client: (switched.stream, switched.read.into()),
             upstream: (dialed.stream, dialed.leftover.into()),
-            greeting: Vec::new(),
+            greeting: switched.head,
             attachments: (0, 0),
             beats: false,
         })
-        .await;
     });
     accepted
 }
@@ -293,7 +286,7 @@ fn copy_new(out: &mut HeaderMap, from: &HeaderMap) {
 
 /// A body that has to keep moving: hyper itself waits for ever.
 struct Paced {
-    body: Incoming,
+    body: Inbound,
     patience: Duration,
     sleep: Pin<Box<Sleep>>,
     /// Set when it has not.
@@ -301,7 +294,7 @@ struct Paced {
 }
 
 impl Paced {
-    fn new(body: Incoming, patience: Duration, late: Arc<AtomicBool>) -> Self {
+    fn new(body: Inbound, patience: Duration, late: Arc<AtomicBool>) -> Self {
         Self { body, patience, sleep: Box::pin(sleep(patience)), late }
     }
 }
@@ -317,7 +310,7 @@ impl Body for Paced {
             // Trailers could carry what headers may not.
             return match frame {
                 Some(Ok(frame)) if frame.is_trailers() => Poll::Ready(None),
-                other => Poll::Ready(other.map(|f| f.map_err(Into::into))),
+                other => Poll::Ready(other),
             };
         }
         ready!(self.sleep.as_mut().poll(cx));

@@ -8,23 +8,22 @@ use crate::protocol::handshake::{EngineError, Query, Transport};
 use crate::protocol::{payload, sid};
 use crate::proxy::context::{Context, fingerprint};
 use crate::proxy::conversation::MAX_UNAUTHENTICATED;
-use crate::proxy::gateway::{self, Answer, Upgrade, closing, own, refuse};
+use crate::proxy::gateway::{self, Answer, Inbound, Upgrade, closing, own, refuse};
 use crate::proxy::headers::Peer;
+use crate::proxy::takeover::Takeover;
 use crate::proxy::{handshake, refusal};
 use crate::reason::Reason;
 use crate::session::mailbox::{Command, GetReply, Mailbox, PostReply};
 use crate::session::registry::Entry;
-use crate::stream::{Patient, Stream};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Body, Incoming};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use hyper::body::Body;
 use secrecy::ExposeSecret;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -32,7 +31,7 @@ use tokio::time::timeout;
 const SWITCH: Duration = Duration::from_secs(10);
 
 /// Answers a request on the Socket.IO path whose origin may be there.
-pub async fn engine(context: Arc<Context>, peer: Peer, request: Request<Incoming>) -> Answer {
+pub async fn engine(context: Arc<Context>, peer: Peer, request: Request<Inbound>) -> Answer {
     match read(&request) {
         Ok((query, transport, upgrade)) => match query.sid.clone() {
             Some(sid) => in_session(&context, &peer, request, &query, transport, upgrade, &sid).await,
@@ -44,7 +43,7 @@ pub async fn engine(context: Arc<Context>, peer: Peer, request: Request<Incoming
 
 type Read = (Query, Transport, Option<Upgrade>);
 
-fn read(request: &Request<Incoming>) -> Result<Read, Box<Response<Full<Bytes>>>> {
+fn read(request: &Request<Inbound>) -> Result<Read, Box<Response<Full<Bytes>>>> {
     let query = Query::parse(request.uri().query().unwrap_or_default())
         .map_err(|e| Box::new(refusal::bad_request(&e.to_string())))?;
     if query.jsonp {
@@ -65,7 +64,7 @@ fn read(request: &Request<Incoming>) -> Result<Read, Box<Response<Full<Bytes>>>>
 async fn in_session(
     context: &Arc<Context>,
     peer: &Peer,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
     query: &Query,
     transport: Transport,
     upgrade: Option<Upgrade>,
@@ -79,7 +78,7 @@ async fn in_session(
     let Some(mailbox) = entry.mailbox() else { return bad_request(upgrade.is_some()) };
     match (transport, upgrade, request.method()) {
         (Transport::Websocket, Some(_), _) if entry.ended().is_some() => gone(&entry),
-        (Transport::Websocket, Some(upgrade), _) => take_over(context, mailbox, request, &upgrade),
+        (Transport::Websocket, Some(upgrade), _) => take_over(mailbox, &upgrade),
         (Transport::Websocket, None, _) => bad_request(false),
         (Transport::Polling, _, &Method::GET) => get(&entry, mailbox).await,
         (Transport::Polling, _, &Method::POST) => post(context, &entry, mailbox, request).await,
@@ -185,7 +184,7 @@ impl Drop for Posting<'_> {
     }
 }
 
-async fn post(context: &Context, entry: &Entry, mailbox: Mailbox, request: Request<Incoming>) -> Answer {
+async fn post(context: &Context, entry: &Entry, mailbox: Mailbox, request: Request<Inbound>) -> Answer {
     if !entry.begin_post() {
         entry.end(Reason::ProtocolError);
         return bad_request(false);
@@ -226,7 +225,7 @@ fn body_kind(version: Version, headers: &HeaderMap) -> Option<bool> {
 }
 
 /// Reads a body whole, within its limits of size and time.
-async fn body(context: &Context, body: Incoming, limit: u64) -> Result<Bytes, Answer> {
+async fn body(context: &Context, body: Inbound, limit: u64) -> Result<Bytes, Answer> {
     let too_large = || {
         context.metrics.refuse(Reason::PayloadTooLarge.word());
         own(refusal::response(Reason::PayloadTooLarge))
@@ -244,19 +243,12 @@ async fn body(context: &Context, body: Incoming, limit: u64) -> Result<Bytes, An
 }
 
 /// A WebSocket for a session that polls.
-fn take_over(context: &Context, mailbox: Mailbox, mut request: Request<Incoming>, upgrade: &Upgrade) -> Answer {
-    let switching = hyper::upgrade::on(&mut request);
-    context.tasks.spawn(async move {
-        if let Some((stream, read)) = switched(switching).await {
-            let _ = mailbox.send(Command::Upgrade(Box::new(stream), read)).await;
+fn take_over(mailbox: Mailbox, upgrade: &Upgrade) -> Answer {
+    let mut answer = upgrade.accept();
+    Takeover::leave(&mut answer, move |mut switched| async move {
+        if timeout(SWITCH, switched.stream.write_all(&switched.head)).await.is_ok_and(|written| written.is_ok()) {
+            let _ = mailbox.send(Command::Upgrade(Box::new(switched.stream), switched.read)).await;
         }
     });
-    upgrade.accept()
-}
-
-/// The socket behind an accepted upgrade, and what the client has sent already.
-pub async fn switched(switching: OnUpgrade) -> Option<(Stream, Bytes)> {
-    let upgraded = timeout(SWITCH, switching).await.ok()?.ok()?;
-    let parts = upgraded.downcast::<TokioIo<Patient>>().ok()?;
-    Some((parts.io.into_inner().into_inner(), parts.read_buf))
+    answer
 }

@@ -68,7 +68,8 @@ pub struct Parts {
     pub beats: bool,
 }
 
-type Judging = Pin<Box<dyn Future<Output = (Judgement, Result<Identity, Refusal>)> + Send>>;
+type Answered = Result<Arc<Identity>, Refusal>;
+type Judging = Pin<Box<dyn Future<Output = (Judgement, Answered)> + Send>>;
 
 struct Relay {
     context: Arc<Context>,
@@ -271,7 +272,11 @@ impl Way {
                     }
                     Next::End(reason) => return Err(Fault::End(reason)),
                 },
-                Stop::Broken(error) => return Err(Fault::Frame(error)),
+                Stop::Broken(error) => {
+                    // What stands before it was looked at, and may be the rest of a frame.
+                    self.pending.extend_from_slice(&bytes[..direct]);
+                    return Err(Fault::Frame(error));
+                }
                 _ => {}
             }
         }
@@ -293,6 +298,11 @@ impl Way {
             }
         }
         Ok(())
+    }
+
+    /// True where a packet of the gate's own may be written behind what is pending.
+    fn may_inject(&self) -> bool {
+        !self.eof && self.scanner.between_packets()
     }
 
     /// True where a close frame may be written behind what is pending.
@@ -318,7 +328,7 @@ impl Relay {
             if let Some(ending) = outcome {
                 return Poll::Ready(ending);
             }
-            let may_inject = !self.inject.is_empty() && self.down.scanner.between_packets();
+            let may_inject = !self.inject.is_empty() && self.down.may_inject();
             // A verification that has just begun was not polled yet: nothing would wake us for it.
             let unpolled = self.judging.is_some() && !judged;
             if !may_inject && !unpolled {
@@ -397,7 +407,8 @@ impl Relay {
         self.up.waiting = false;
         let answer = note_refusal(&self.context, &mut self.record, answer);
         let owns = |pid: &str, user: &_| self.context.owns(pid, user);
-        let verdict = self.admission.judged(judgement.connect, answer.as_ref().map_err(|r| *r), &self.context.rules, &owns);
+        let verdict =
+            self.admission.judged(judgement.connect, answer.as_deref().map_err(|r| *r), &self.context.rules, &owns);
         match obey(&self.context, verdict, &mut self.up.pending, &mut self.inject, &mut self.judging) {
             Next::End(reason) => Some(Ending::Gate(reason)),
             Next::Go | Next::Wait => None,
@@ -413,8 +424,8 @@ impl Relay {
         let Ending::Gate(reason) = ending else { return };
         self.stay.leave();
         let _ = timeout(LAST_WORDS, self.tell_client(reason)).await;
-        if self.up.may_close() && self.up.written == 0 {
-            let mut out = std::mem::take(&mut self.up.pending);
+        if self.up.may_close() {
+            let mut out = self.up.pending.split_off(self.up.written);
             frame::encode_close(&mut out, 1001, "", Some(frame::mask_key()));
             let _ = timeout(LAST_WORDS, self.upstream.write_all(&out)).await;
         }
@@ -428,8 +439,12 @@ impl Relay {
         }
         let mut out = self.down.pending.split_off(self.down.written);
         if self.down.may_close() {
+            let between = self.down.scanner.between_packets();
+            if between {
+                out.append(&mut self.inject);
+            }
             let ends = matches!(reason, Reason::TokenExpired | Reason::MaxSession);
-            if ends && self.context.says_goodbye() && self.down.scanner.between_packets() {
+            if between && ends && self.context.says_goodbye() {
                 for packet in self.admission.disconnects() {
                     frame::encode(&mut out, Opcode::Text, packet.as_bytes(), None);
                 }
@@ -442,15 +457,19 @@ impl Relay {
     }
 
     /// Passes on the rest of the frame that is under way to the client, so that a close frame may follow.
+    /// Cancel safe: what is written is counted.
     async fn finish_frame(&mut self) -> io::Result<()> {
-        while !self.down.may_close() && !self.down.scanner.closing() {
-            let mut buf = vec![0; usize::try_from(self.down.scanner.left()).unwrap_or(BUFFER).min(BUFFER)];
-            let n = self.upstream.read(&mut buf).await?;
+        let Self { down, client, upstream, .. } = self;
+        let mut buf = vec![0; BUFFER];
+        while !down.may_close() && !down.scanner.closing() {
+            poll_fn(|cx| down.drain(cx, client)).await?;
+            let left = usize::try_from(down.scanner.left()).unwrap_or(BUFFER).min(BUFFER);
+            let n = upstream.read(&mut buf[..left]).await?;
             if n == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let found = self.down.scanner.scan(&buf[..n]);
-            self.down.pending.extend_from_slice(&buf[..found.pass]);
+            let found = down.scanner.scan(&buf[..n]);
+            down.pending.extend_from_slice(&buf[..found.pass]);
         }
         Ok(())
     }
@@ -495,6 +514,9 @@ fn from_client(context: &Context, admission: &mut Admission, message: Captured) 
                 Verdict::Forward => Verdict::Replace(packet.to_owned()),
                 verdict => verdict,
             },
+            // Binary data as text, in fragments of which the first is empty: nobody sends that, and it could be
+            // another parser's CONNECT.
+            None if packet.starts_with('b') => Verdict::Close(Reason::ProtocolError),
             None => Verdict::Replace(packet.to_owned()),
         },
         // RFC 6455 section 8.1: text is UTF-8.
@@ -532,11 +554,7 @@ fn obey(
 }
 
 /// Counts a refused token and keeps the detail for the operator.
-pub fn note_refusal(
-    context: &Context,
-    record: &mut Record,
-    answer: Result<Identity, Refusal>,
-) -> Result<Identity, Reason> {
+pub fn note_refusal(context: &Context, record: &mut Record, answer: Answered) -> Result<Arc<Identity>, Reason> {
     answer.map_err(|refusal| {
         context.metrics.refuse(refusal.reason.word());
         tracing::info!(
@@ -550,3 +568,6 @@ pub fn note_refusal(
         refusal.reason
     })
 }
+
+#[cfg(test)]
+mod tests;

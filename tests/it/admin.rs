@@ -42,7 +42,9 @@ async fn p44_on_loopback_it_answers_to_loopback_names_only() {
     let backend = Backend::start().await;
     let gate = Gate::with(&backend, with_admin).await;
     for path in ["/healthz", "/readyz", "/metrics"] {
-        for host in ["evil.test", "gate.test:9090", "127.0.0.1.evil.test", "localhost.evil.test", "10.0.0.1", "", "[::2]"] {
+        for host in
+            ["evil.test", "gate.test:9090", "127.0.0.1.evil.test", "localhost.evil.test", "10.0.0.1", "", "[::2]"]
+        {
             let answer = gate.admin(Ask { host: Some(host.into()), ..Ask::get(path) }).await;
             assert_eq!(answer.status, 421, "{path} {host:?}");
         }

@@ -66,7 +66,12 @@ async fn p07_p09_only_a_flawless_101_opens_a_tunnel() {
         ("500 with a page", plain("HTTP/1.1 500 X\r\ntransfer-encoding: chunked\r\n\r\n5\r\nstack\r\n0\r\n\r\n")),
         ("garbage", plain("SSH-2.0-OpenSSH_9.6\r\n")),
         ("half a head", plain("HTTP/1.1 101 Switching Protocols\r\nUpgr")),
-        ("a head without end", Script::default().switch(|_| format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(20_000)).into_bytes()).hangs_up()),
+        (
+            "a head without end",
+            Script::default()
+                .switch(|_| format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(20_000)).into_bytes())
+                .hangs_up(),
+        ),
         ("another packet than OPEN", Script::default().opens(r#"42["hello"]"#)),
         ("an OPEN that is no JSON", Script::default().opens("0nonsense")),
     ] {
@@ -274,7 +279,8 @@ async fn tls_is_spoken_on_both_sides_and_both_sides_are_verified() {
     };
     let gate = Gate::with(&backend, tls).await;
     let conn = Conn::tls(&gate.addr, certs.client()).await.unwrap();
-    let mut ws = Ws::open(conn, Ask::upgrade(WEBSOCKET).bearer(&token("alice"))).await.unwrap_or_else(|a| panic!("{a:?}"));
+    let mut ws =
+        Ws::open(conn, Ask::upgrade(WEBSOCKET).bearer(&token("alice"))).await.unwrap_or_else(|a| panic!("{a:?}"));
     assert!(ws.text().await.starts_with("0{"));
     ws.send("40").await;
     assert!(ws.text().await.starts_with("40{"));
@@ -285,7 +291,8 @@ async fn tls_is_spoken_on_both_sides_and_both_sides_are_verified() {
     // A backend of an authority that nobody named is no backend.
     let other = Backend::tls(Script::default(), strangers.server()).await;
     let gate = Gate::with(&other, tls).await;
-    let answer = Conn::tls(&gate.addr, certs.client()).await.unwrap().ask(Ask::get(POLLING).bearer(&token("alice"))).await;
+    let answer =
+        Conn::tls(&gate.addr, certs.client()).await.unwrap().ask(Ask::get(POLLING).bearer(&token("alice"))).await;
     assert_eq!((answer.status, answer.reason().as_str()), (503, "upstream_unavailable"));
     assert!(other.requests().is_empty());
 }

@@ -26,7 +26,12 @@ async fn is_gone(poller: &Poller) {
 async fn p16_a_binary_body_of_protocol_4_is_400_and_the_end() {
     let backend = Backend::start().await;
     let gate = Gate::of(&backend).await;
-    for kind in ["application/octet-stream", "application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
+    for kind in [
+        "application/octet-stream",
+        "application/json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+    ] {
         let poller = Poller::connected(&gate, &token("alice")).await;
         let answer = poller.ask(Ask::post(&poller.target(), "4hello").but("content-type", kind)).await;
         assert_eq!((answer.status, answer.code()), (400, 3), "{kind}");

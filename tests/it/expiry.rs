@@ -148,7 +148,12 @@ async fn p39_a_poller_that_is_to_stay_down_fetches_its_disconnect() {
 async fn p39_in_the_middle_of_an_upgrade_both_transports_end() {
     for goodbye in [false, true] {
         let backend = Backend::start().await;
-        let gate = Gate::with(&backend, |config| if goodbye { stay_down(config) }).await;
+        let gate = Gate::with(&backend, |config| {
+            if goodbye {
+                stay_down(config)
+            }
+        })
+        .await;
         let poller = Poller::connected(&gate, &token("alice")).await;
         let mut ws = poller.probe().await.unwrap();
         ws.send("2probe").await;
@@ -170,7 +175,7 @@ async fn p39_nothing_passes_after_the_end() {
     let backend = Backend::start().await;
     let gate = Gate::of(&backend).await;
     let (mut ws, _) = gate.session(Ask::upgrade(WEBSOCKET).bearer(&short("alice", 2))).await;
-    let mut link = backend.link().await;
+    let link = backend.link().await;
     ws.send("40").await;
     ws.text().await;
     let ends = tokens::read_claims(&short("alice", 0))["exp"].as_u64().unwrap() + 2;
@@ -204,7 +209,9 @@ async fn p38_a_clock_that_is_set_back_keeps_nobody() {
     assert_eq!(ws.closed().await, (4401, "token_expired".into()));
     assert!(started.elapsed() < Duration::from_secs(4));
     // And who comes now is judged by the clock as it is.
-    let answer = gate.ask(Ask::get("/socket.io/?EIO=3&transport=polling").bearer(&hs256(&changed("a", "iat", json!(null))))).await;
+    let answer = gate
+        .ask(Ask::get("/socket.io/?EIO=3&transport=polling").bearer(&hs256(&changed("a", "iat", json!(null)))))
+        .await;
     assert_eq!(answer.status, 200);
 }
 

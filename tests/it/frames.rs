@@ -77,7 +77,11 @@ async fn p35_before_there_is_a_user() {
         ("a ping the wrong way round", masked(Frame::text("2")), BROKEN),
         (
             "65537 bytes in pieces",
-            [Frame::part(TEXT, false, [b'4'; 40_000]).masked(), Frame::part(CONTINUATION, true, [b'4'; 30_000]).masked()].concat(),
+            [
+                Frame::part(TEXT, false, [b'4'; 40_000]).masked(),
+                Frame::part(CONTINUATION, true, [b'4'; 30_000]).masked(),
+            ]
+            .concat(),
             LONG,
         ),
     ];
@@ -122,7 +126,8 @@ async fn p35_on_a_socket_that_only_probes_they_end_that_socket_alone() {
     let backend = Backend::start().await;
     let gate = Gate::of(&backend).await;
     let poller = Poller::connected(&gate, &token("alice")).await;
-    let more = ["3", "42[1]", "2", "", "7", "0{}", "40"].map(|text| ("another packet than a probe", masked(Frame::text(text)), BROKEN));
+    let more = ["3", "42[1]", "2", "", "7", "0{}", "40"]
+        .map(|text| ("another packet than a probe", masked(Frame::text(text)), BROKEN));
     for (name, bytes, _) in bad_frames().into_iter().chain(more) {
         for probed in [false, true] {
             let mut ws = poller.probe().await.unwrap();

@@ -179,7 +179,17 @@ async fn p03_hop_by_hop_headers_end_at_the_gate_both_ways() {
     assert_eq!(answer.header("x-open"), Some("1"));
     assert_eq!(answer.all("set-cookie"), ["a=1", "b=2"]);
     let (head, _) = backend.requests().pop().unwrap();
-    let hop = ["connection", "keep-alive", "te", "trailer", "proxy-authorization", "proxy-connection", "http2-settings", "x-drop", "upgrade"];
+    let hop = [
+        "connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "proxy-authorization",
+        "proxy-connection",
+        "http2-settings",
+        "x-drop",
+        "upgrade",
+    ];
     for name in hop {
         assert_eq!(head.all(name), [""; 0], "{name}");
     }

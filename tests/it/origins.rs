@@ -70,7 +70,9 @@ async fn p19_p21_a_page_of_another_origin_gets_in_nowhere() {
     }
     assert_eq!(backend.accepted(), 1);
     for origin in [GOOD, "https://APP.test:443", "https://other.test:8443"] {
-        for answer in everywhere(&gate, &poller, |ask| ask.with("origin", origin).with("sec-fetch-site", "cross-site")).await {
+        for answer in
+            everywhere(&gate, &poller, |ask| ask.with("origin", origin).with("sec-fetch-site", "cross-site")).await
+        {
             assert!([200, 101, 204].contains(&answer.status), "{origin} {answer:?}");
         }
     }
@@ -182,6 +184,7 @@ async fn p21_a_cookie_changes_nothing_on_plain_http_from_another_page() {
     assert_eq!(gate.ask(evil(Ask::get("/api/list"))).await.status, 200, "reading is the backend's CORS");
     let ours = cookie(Ask::new("POST", "/api/pay")).with("origin", "http://gate.test");
     assert_eq!(gate.ask(ours).await.status, 200);
-    let answer = gate.ask(Ask::new("POST", "/api/pay").bearer(&token("alice")).with("origin", "https://evil.test")).await;
+    let answer =
+        gate.ask(Ask::new("POST", "/api/pay").bearer(&token("alice")).with("origin", "https://evil.test")).await;
     assert_eq!(answer.status, 200, "a header is sent by nobody unasked");
 }

@@ -192,7 +192,11 @@ async fn max_sessions_counts_everybody_and_no_backend_is_dialled_in_vain() {
     let gate = Gate::with(&backend, |config| config.limits.max_sessions = 2).await;
     let (first, _) = gate.session(Ask::upgrade(WEBSOCKET).bearer(&token("alice"))).await;
     let _second = Poller::open(&gate, |ask| ask).await;
-    for ask in [Ask::upgrade(WEBSOCKET), Ask::upgrade(WEBSOCKET).bearer(&token("bob")), Ask::get(POLLING).bearer(&token("bob"))] {
+    for ask in [
+        Ask::upgrade(WEBSOCKET),
+        Ask::upgrade(WEBSOCKET).bearer(&token("bob")),
+        Ask::get(POLLING).bearer(&token("bob")),
+    ] {
         let answer = gate.ask(ask).await;
         assert_eq!((answer.status, answer.reason().as_str()), (503, "too_many_connections"));
     }

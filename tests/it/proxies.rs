@@ -100,7 +100,15 @@ async fn p42_no_header_names_another_target_than_the_request_line() {
     let backend = Backend::start().await;
     for trusting_or_not in [open as fn(&mut Config), trusting] {
         let gate = Gate::with(&backend, trusting_or_not).await;
-        let names = ["x-forwarded-uri", "x-original-uri", "x-original-url", "x-rewrite-url", "x-original-method", "X_Original_URL", "X.Rewrite.Url"];
+        let names = [
+            "x-forwarded-uri",
+            "x-original-uri",
+            "x-original-url",
+            "x-rewrite-url",
+            "x-original-method",
+            "X_Original_URL",
+            "X.Rewrite.Url",
+        ];
         let overridden = |ask: Ask, to: &str| names.iter().fold(ask, |ask, name| ask.with(name, to));
         // Neither to get in where one may not, nor to be seen elsewhere by the backend.
         let answer = gate.ask(overridden(Ask::get("/admin/x"), "/public")).await;

@@ -68,7 +68,8 @@ async fn p04_ambiguous_framing_is_400_and_nothing_behind_it_is_read() {
 async fn p04_a_length_beside_chunked_does_not_count_and_ends_the_connection() {
     let backend = Backend::start().await;
     let gate = Gate::with(&backend, open).await;
-    for order in ["Transfer-Encoding: chunked\r\nContent-Length: 3", "Content-Length: 3\r\nTransfer-Encoding: chunked"] {
+    for order in ["Transfer-Encoding: chunked\r\nContent-Length: 3", "Content-Length: 3\r\nTransfer-Encoding: chunked"]
+    {
         let request = format!("POST /open/a HTTP/1.1\r\nhost: gate.test\r\n{order}\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
         let answer = raw(&gate, &request).await;
         assert!([200, 400].contains(&status(&answer)), "{answer:?}");
@@ -145,8 +146,10 @@ async fn p08_no_tunnel_but_a_websocket_ever_opens() {
         "CONNECT backend.test:80 HTTP/1.1\r\nhost: backend.test:80\r\n\r\n".to_owned(),
         "CONNECT gate.test:80 HTTP/1.1\r\nhost: gate.test:80\r\n\r\n".to_owned(),
         "CONNECT /socket.io/ HTTP/1.1\r\nhost: gate.test\r\n\r\n".to_owned(),
-        format!("GET /open/a HTTP/1.1\r\nhost: gate.test\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n"),
-        format!("GET {POLLING} HTTP/1.1\r\nhost: gate.test\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n"),
+        "GET /open/a HTTP/1.1\r\nhost: gate.test\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n".to_string(),
+        format!(
+            "GET {POLLING} HTTP/1.1\r\nhost: gate.test\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n"
+        ),
         "GET /open/a HTTP/1.1\r\nhost: gate.test\r\nconnection: Upgrade\r\nupgrade: TLS/1.0\r\n\r\n".to_owned(),
     ] {
         let answer = raw(&gate, &request).await;
@@ -164,20 +167,55 @@ async fn p10_paths_that_servers_read_differently_reach_nobody() {
     let gate = Gate::with(&backend, open).await;
     let query = "?EIO=4&transport=polling";
     let refused = [
-        "//socket.io/", "/%73ocket.io/", "/socket%2eio/", "/socket%2Eio/", "/x/../socket.io/", "/./socket.io/",
-        "/socket.io/..;/admin", "/socket.io;/", "/socket.io/;a=b/", "/socket.io/%2e%2e/admin", "/socket.io/../admin",
-        "/socket.io/..", "/socket.io/.", "/socket.io//", "/socket.io/a//b", "/socket.io%2f", "/socket.io%2F",
-        "/socket.io%5c", "/socket.io\\", "/socket.io/\\..\\admin", "/socket.io/%00", "/a%00b", "/socket.io/%0d%0aX:y",
-        "/open/%2e%2e/socket.io/", "/open/%7e", "/open/%41", "/open/%zz", "/open/%4", "/open/%", "/s\u{f6}cket.io/",
-        "/open/\u{ff0f}socket.io/", "/open/a;jsessionid=1", "/open/%09", "/open/%7f",
+        "//socket.io/",
+        "/%73ocket.io/",
+        "/socket%2eio/",
+        "/socket%2Eio/",
+        "/x/../socket.io/",
+        "/./socket.io/",
+        "/socket.io/..;/admin",
+        "/socket.io;/",
+        "/socket.io/;a=b/",
+        "/socket.io/%2e%2e/admin",
+        "/socket.io/../admin",
+        "/socket.io/..",
+        "/socket.io/.",
+        "/socket.io//",
+        "/socket.io/a//b",
+        "/socket.io%2f",
+        "/socket.io%2F",
+        "/socket.io%5c",
+        "/socket.io\\",
+        "/socket.io/\\..\\admin",
+        "/socket.io/%00",
+        "/a%00b",
+        "/socket.io/%0d%0aX:y",
+        "/open/%2e%2e/socket.io/",
+        "/open/%7e",
+        "/open/%41",
+        "/open/%zz",
+        "/open/%4",
+        "/open/%",
+        "/s\u{f6}cket.io/",
+        "/open/\u{ff0f}socket.io/",
+        "/open/a;jsessionid=1",
+        "/open/%09",
+        "/open/%7f",
     ];
     for path in refused {
         let answer = raw(&gate, &format!("GET {path}{query} HTTP/1.1\r\nhost: gate.test\r\n\r\n")).await;
         assert_eq!(status(&answer), 400, "{path} {answer:?}");
     }
     let nobody = [
-        "/socket.io", "/SOCKET.IO/", "/Socket.io", "/socket.io/foo", "/socket.io/admin/", "/socket.io/socket.io.jsx",
-        "/socket.io/socket.io.js/", "/socket.io/Socket.io.js", "/socket.io/socket.io.min.esm.js",
+        "/socket.io",
+        "/SOCKET.IO/",
+        "/Socket.io",
+        "/socket.io/foo",
+        "/socket.io/admin/",
+        "/socket.io/socket.io.jsx",
+        "/socket.io/socket.io.js/",
+        "/socket.io/Socket.io.js",
+        "/socket.io/socket.io.min.esm.js",
     ];
     for path in nobody {
         for ask in [Ask::get(&format!("{path}{query}")), Ask::upgrade(&format!("{path}{query}"))] {
@@ -192,7 +230,9 @@ async fn p10_paths_that_servers_read_differently_reach_nobody() {
 async fn p10_without_a_route_there_is_nothing_but_the_socket_io_path() {
     let backend = Backend::start().await;
     let gate = Gate::of(&backend).await;
-    for path in ["/", "/index.html", "/socket.iox/", "/socket", "/admin", "/metrics", "/.well-known/siogate/", "/a/socket.io/"] {
+    for path in
+        ["/", "/index.html", "/socket.iox/", "/socket", "/admin", "/metrics", "/.well-known/siogate/", "/a/socket.io/"]
+    {
         assert_eq!(gate.get(path).await.status, 404, "{path}");
     }
     assert!(backend.is_untouched());
@@ -364,7 +404,9 @@ async fn p53_a_backend_cannot_split_an_answer_and_polling_is_never_cached() {
     let script = Script::default().plain(|head| match head.target.as_str() {
         "/open/cr" => b"HTTP/1.1 200 OK\r\nx: a\rset-cookie: evil=1\r\ncontent-length: 2\r\n\r\nok".to_vec(),
         "/open/101" => b"HTTP/1.1 101 X\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n".to_vec(),
-        "/open/both" => b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".to_vec(),
+        "/open/both" => {
+            b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".to_vec()
+        }
         _ => b"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n".to_vec(),
     });
     let backend = Backend::with(script).await;

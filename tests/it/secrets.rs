@@ -54,7 +54,8 @@ async fn p22_a_token_in_the_query_reaches_neither_backend_nor_log() {
     let logs = Logs::capture(LogFormat::Json);
     let backend = Backend::start().await;
     let gate = Gate::with(&backend, with_routes).await;
-    let all = [token("alice"), tokens::expired("bob"), tokens::tampered(&token("carol")), "x.y.not-a-token-at-all".into()];
+    let all =
+        [token("alice"), tokens::expired("bob"), tokens::tampered(&token("carol")), "x.y.not-a-token-at-all".into()];
     let sids = exercise(&gate, &all).await;
     gate.stop().await;
     let requests = backend.requests();
@@ -72,7 +73,13 @@ async fn p22_a_token_in_the_query_reaches_neither_backend_nor_log() {
     }
     for (head, _) in &requests {
         assert!(!head.target.contains("oken"), "{head:?}");
-        assert!(head.target.contains("a=1") || head.target.starts_with("/ws") || !head.target.contains('&') || head.target.ends_with("EIO=4&transport=websocket"), "{head:?}");
+        assert!(
+            head.target.contains("a=1")
+                || head.target.starts_with("/ws")
+                || !head.target.contains('&')
+                || head.target.ends_with("EIO=4&transport=websocket"),
+            "{head:?}"
+        );
     }
 }
 
@@ -81,7 +88,9 @@ async fn p22_an_answer_to_a_token_in_the_query_is_kept_by_nobody() {
     let backend = Backend::start().await;
     let gate = Gate::with(&backend, with_routes).await;
     let alice = token("alice");
-    for target in [format!("{POLLING}&token={alice}"), format!("/plain?token={alice}"), format!("/plain?%74oken={alice}")] {
+    for target in
+        [format!("{POLLING}&token={alice}"), format!("/plain?token={alice}"), format!("/plain?%74oken={alice}")]
+    {
         let answer = gate.get(&target).await;
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{target}");
@@ -141,16 +150,66 @@ async fn p47_refusals_have_fixed_words_and_no_others() {
     let with = |token: String| Ask::get(POLLING).bearer(&token);
     let invalid = r#"Bearer realm="siogate", error="invalid_token""#;
     let cases = [
-        (Ask::get(POLLING), 401, r#"{"code":4,"message":"no credential was sent","reason":"credential_missing"}"#, Some(r#"Bearer realm="siogate""#)),
-        (with("x".into()), 401, r#"{"code":4,"message":"the credential is malformed","reason":"credential_malformed"}"#, Some(r#"Bearer realm="siogate", error="invalid_request""#)),
-        (with(tokens::expired("a")), 401, r#"{"code":4,"message":"token expired","reason":"token_expired"}"#, Some(invalid)),
-        (with(tokens::tampered(&token("a"))), 401, r#"{"code":4,"message":"invalid token signature","reason":"signature_invalid"}"#, Some(invalid)),
-        (with(hs256(&changed("a", "aud", json!("b")))), 401, r#"{"code":4,"message":"token is for another audience","reason":"audience_mismatch"}"#, Some(invalid)),
-        (with(hs256(&changed("a", "iss", json!("b")))), 401, r#"{"code":4,"message":"unknown token issuer","reason":"issuer_unknown"}"#, Some(invalid)),
-        (with(hs256(&changed("a", "exp", json!("soon")))), 401, r#"{"code":4,"message":"token claim not acceptable","reason":"claim_rejected"}"#, Some(invalid)),
-        (with(hs256(&changed("a", "nbf", json!(tokens::now() + 500)))), 401, r#"{"code":4,"message":"token not yet valid","reason":"token_not_yet_valid"}"#, Some(invalid)),
-        (with(token("a")), 502, r#"{"code":4,"message":"the server refused the connection","reason":"upstream_refused"}"#, None),
-        (Ask::get(POLLING).with("origin", "https://evil.test"), 403, r#"{"code":4,"message":"origin not allowed","reason":"origin_not_allowed"}"#, None),
+        (
+            Ask::get(POLLING),
+            401,
+            r#"{"code":4,"message":"no credential was sent","reason":"credential_missing"}"#,
+            Some(r#"Bearer realm="siogate""#),
+        ),
+        (
+            with("x".into()),
+            401,
+            r#"{"code":4,"message":"the credential is malformed","reason":"credential_malformed"}"#,
+            Some(r#"Bearer realm="siogate", error="invalid_request""#),
+        ),
+        (
+            with(tokens::expired("a")),
+            401,
+            r#"{"code":4,"message":"token expired","reason":"token_expired"}"#,
+            Some(invalid),
+        ),
+        (
+            with(tokens::tampered(&token("a"))),
+            401,
+            r#"{"code":4,"message":"invalid token signature","reason":"signature_invalid"}"#,
+            Some(invalid),
+        ),
+        (
+            with(hs256(&changed("a", "aud", json!("b")))),
+            401,
+            r#"{"code":4,"message":"token is for another audience","reason":"audience_mismatch"}"#,
+            Some(invalid),
+        ),
+        (
+            with(hs256(&changed("a", "iss", json!("b")))),
+            401,
+            r#"{"code":4,"message":"unknown token issuer","reason":"issuer_unknown"}"#,
+            Some(invalid),
+        ),
+        (
+            with(hs256(&changed("a", "exp", json!("soon")))),
+            401,
+            r#"{"code":4,"message":"token claim not acceptable","reason":"claim_rejected"}"#,
+            Some(invalid),
+        ),
+        (
+            with(hs256(&changed("a", "nbf", json!(tokens::now() + 500)))),
+            401,
+            r#"{"code":4,"message":"token not yet valid","reason":"token_not_yet_valid"}"#,
+            Some(invalid),
+        ),
+        (
+            with(token("a")),
+            502,
+            r#"{"code":4,"message":"the server refused the connection","reason":"upstream_refused"}"#,
+            None,
+        ),
+        (
+            Ask::get(POLLING).with("origin", "https://evil.test"),
+            403,
+            r#"{"code":4,"message":"origin not allowed","reason":"origin_not_allowed"}"#,
+            None,
+        ),
         (Ask::get("/deny/a"), 403, r#"{"message":"forbidden"}"#, None),
         (Ask::get("/socket.io/x"), 404, r#"{"message":"not found"}"#, None),
         (Ask::new("TRACE", "/"), 405, r#"{"message":"method not allowed"}"#, None),

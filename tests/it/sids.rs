@@ -195,7 +195,8 @@ async fn p15_crafted_sids_are_unknown_and_reach_nobody() {
         format!("{}a", poller.sid),
         poller.sid.to_lowercase().to_uppercase(),
     ];
-    let crafted = ["__proto__", "constructor", "toString", "hasOwnProperty", "..%2f..", "%F0%9F%92%A9", "*", "0", &long];
+    let crafted =
+        ["__proto__", "constructor", "toString", "hasOwnProperty", "..%2f..", "%F0%9F%92%A9", "*", "0", &long];
     for sid in crafted.into_iter().chain(near.iter().map(String::as_str)) {
         let target = format!("{POLLING}&sid={sid}");
         for ask in [Ask::get(&target), Ask::post(&target, "41"), Ask::get(&target).bearer(&token("alice"))] {

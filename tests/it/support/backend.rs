@@ -56,7 +56,8 @@ impl Default for Script {
             }
             out
         };
-        let plain = |_: &Head| b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 7\r\n\r\nbackend".to_vec();
+        let plain =
+            |_: &Head| b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 7\r\n\r\nbackend".to_vec();
         Self {
             switch: Arc::new(|head| switching(head, "")),
             greeting: Arc::new(greeting),
@@ -362,4 +363,3 @@ fn answer(frame: &Frame, answers: bool) -> Option<Frame> {
         _ => None,
     }
 }
-

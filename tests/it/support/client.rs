@@ -320,9 +320,7 @@ impl Conn {
 
     /// Everything up to the end of the stream.
     pub async fn rest(&mut self) -> Vec<u8> {
-        let all = async {
-            while self.more().await > 0 {}
-        };
+        let all = async { while self.more().await > 0 {} };
         within("the end of the connection", all).await;
         self.buf.split().to_vec()
     }
