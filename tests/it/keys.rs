@@ -155,7 +155,10 @@ async fn j24_j28_bad_answers_never_replace_good_keys_and_are_never_keys() {
             ("empty", Mood::Body(r#"{"keys":[]}"#.into())),
             ("no keys", Mood::Body("{}".into())),
             ("HTML", Mood::Body("<html>please log in</html>".into())),
-            ("a shared secret", Mood::Body(json!({"keys": [{"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"}]}).to_string())),
+            (
+                "a shared secret",
+                Mood::Body(json!({"keys": [{"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"}]}).to_string()),
+            ),
             ("10 MB", Mood::Body(" ".repeat(10_000_000))),
             ("endless", Mood::Endless),
         ]
