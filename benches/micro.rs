@@ -22,8 +22,9 @@ use siogate::auth::verifier::Verifier;
 use siogate::config::model::Issuer;
 use siogate::gate::engine::{Engine, Start};
 use siogate::protocol::engineio::{Packet, Version};
-use siogate::protocol::frame::{self, Opcode, Scanner, Watch, Writer};
+use siogate::protocol::frame::{self, Opcode, Writer};
 use siogate::protocol::handshake::Query;
+use siogate::protocol::scanner::{Scanner, Watch};
 use siogate::protocol::{payload, socketio};
 use std::time::Instant;
 

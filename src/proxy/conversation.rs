@@ -6,7 +6,8 @@ use crate::gate::admission::{Admission, User, Verdict};
 use crate::gate::ending::Ending;
 use crate::gate::engine::{Effect, Engine, GetAnswer, GetId};
 use crate::protocol::engineio::{Kind, Open, Packet, Version};
-use crate::protocol::frame::{self, FrameError, Watch, Writer};
+use crate::protocol::frame::{FrameError, Writer};
+use crate::protocol::scanner::{self, Watch};
 use crate::proxy::context::Context;
 use crate::proxy::frames::{Incoming, Leg, LegError};
 use crate::proxy::headers;
@@ -346,7 +347,7 @@ impl Conversation {
             }
             Packet::Text(text) => text,
         };
-        if let Some(n) = frame::announced(text) {
+        if let Some(n) = scanner::announced(text) {
             self.attachments.0 = n;
         }
         let body = packet.body().unwrap_or_default();
@@ -426,7 +427,7 @@ impl Conversation {
             (_, Kind::Open | Kind::Close | Kind::Upgrade | Kind::Noop) => return None,
             (Packet::Binary(_), _) => self.attachments.1 = self.attachments.1.saturating_sub(1),
             (Packet::Text(text), Kind::Message) if self.watch == Watch::SocketIo => {
-                if let Some(n) = frame::announced(text) {
+                if let Some(n) = scanner::announced(text) {
                     self.attachments.1 = n;
                 }
                 if let Some(pid) = packet.body().and_then(|body| self.admission.from_server(body)) {
