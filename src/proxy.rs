@@ -8,6 +8,7 @@ pub mod context;
 pub mod conversation;
 pub mod frames;
 pub mod gateway;
+pub mod gets;
 pub mod handshake;
 pub mod headers;
 pub mod http;

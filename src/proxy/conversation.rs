@@ -1,6 +1,8 @@
 //! The task that owns a session while its packets are read one by one: until its user is known, and
 //! while it polls. As soon as it is authenticated and on a WebSocket it becomes a [`relay`].
 
+mod farewell;
+
 use crate::auth::identity::Identity;
 use crate::gate::admission::{Admission, User, Verdict};
 use crate::gate::ending::Ending;
@@ -10,8 +12,8 @@ use crate::protocol::frame::{FrameError, Writer};
 use crate::protocol::scanner::{self, Watch};
 use crate::proxy::context::Context;
 use crate::proxy::frames::{Incoming, Leg, LegError};
+use crate::proxy::gets::Gets;
 use crate::proxy::headers;
-use crate::proxy::refusal;
 use crate::proxy::relay::{self, note_refusal};
 use crate::reason::Reason;
 use crate::session::mailbox::{Command, GetReply, PostReply};
@@ -24,18 +26,11 @@ use secrecy::ExposeSecret;
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep_until, timeout};
 
 /// Bytes of one message before the session has a user: tokens are at most 8 KiB.
 pub const MAX_UNAUTHENTICATED: u64 = 64 * 1024;
-
-/// A peer that is shown out has so long to take its last packets.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// A polling client is told to stay away with its next poll, if that comes within this time.
-const LAST_POLL: Duration = Duration::from_secs(5);
 
 /// One session, packet by packet.
 pub struct Conversation {
@@ -71,38 +66,6 @@ pub struct Conversation {
     pub attachments: (u32, u32),
     /// The backend is gone; the client may fetch what is left until then.
     pub leave_by: Option<Instant>,
-}
-
-/// Held GETs by number. There are never more than two: the second ends the session.
-#[derive(Default)]
-pub struct Gets {
-    waiting: Vec<(GetId, oneshot::Sender<GetReply>)>,
-    next: GetId,
-}
-
-impl Gets {
-    fn add(&mut self, reply: oneshot::Sender<GetReply>) -> GetId {
-        self.next += 1;
-        self.waiting.push((self.next, reply));
-        self.next
-    }
-
-    /// `false` where nobody waits for it any more.
-    fn answer(&mut self, id: GetId, answer: GetReply) -> bool {
-        let held = self.waiting.iter().position(|(held, _)| *held == id);
-        held.is_some_and(|i| self.waiting.swap_remove(i).1.send(answer).is_ok())
-    }
-
-    /// Resolves when the client gives up a GET.
-    async fn gone(&mut self) -> GetId {
-        match self.waiting.first_mut() {
-            Some((id, reply)) => {
-                reply.closed().await;
-                *id
-            }
-            None => pending().await,
-        }
-    }
 }
 
 /// How a stretch of the conversation ends.
@@ -232,7 +195,7 @@ impl Conversation {
                 self.engine.drain();
             }
             Step::GetGone(id) => {
-                self.gets.waiting.retain(|(held, _)| *held != id);
+                self.gets.forget(id);
                 self.engine.get_gone(id);
             }
             Step::Tick => {
@@ -458,92 +421,6 @@ impl Conversation {
             beats: true,
         }));
     }
-
-    /// Tells both sides and leaves.
-    async fn finish(mut self, ending: Ending) {
-        // A client that was refused and left did not leave of its own accord.
-        let refused = self.admission.refused().filter(|_| self.admission.user().is_none());
-        let reason = ending.reason().or(refused);
-        self.record.by = if reason.is_some() { "gate" } else { ending.by() };
-        self.record.reason = reason.map_or("", Reason::word);
-        self.engine.stop();
-        if let Some(upstream) = self.upstream.take() {
-            self.context.tasks.spawn(hang_up(upstream, 1001, ""));
-        }
-        if let Some(reply) = self.post.take() {
-            // engine.io answers `ok` to a payload that it then closes the session for, and to a close packet.
-            let done = matches!(ending, Ending::Gate(Reason::ProtocolError) | Ending::Client);
-            let _ = reply.send(if done { PostReply::Done } else { PostReply::Over(ending) });
-        }
-        let goodbye = self.goodbye(ending);
-        let told = !self.gets.waiting.is_empty();
-        for (_, reply) in self.gets.waiting.drain(..) {
-            let _ = reply.send(last_poll(&goodbye, ending));
-        }
-        if let Some(mut client) = self.client.take() {
-            if self.engine.on_websocket() {
-                for packet in &goodbye {
-                    client.push_packet(self.version, packet);
-                }
-            }
-            let (code, reason) = refusal::close(ending);
-            self.context.tasks.spawn(hang_up(client, code, reason));
-        }
-        if self.engine.on_websocket() || told {
-            return self.stay.leave();
-        }
-        if !goodbye.is_empty() {
-            return self.wait_for_last_poll(&goodbye, ending).await;
-        }
-        if let Some(reason) = ending.reason().filter(|r| *r != Reason::ProtocolError) {
-            self.stay.say_farewell(now(), reason);
-        }
-    }
-
-    /// DISCONNECT packets where the client is to stay away.
-    fn goodbye(&self, ending: Ending) -> Vec<Packet> {
-        let ends = matches!(ending, Ending::Gate(Reason::TokenExpired | Reason::MaxSession));
-        if !(ends && self.context.says_goodbye() && self.attachments.1 == 0) {
-            return Vec::new();
-        }
-        self.admission.disconnects().into_iter().map(Packet::text).collect()
-    }
-
-    async fn wait_for_last_poll(&mut self, goodbye: &[Packet], ending: Ending) {
-        let told = async {
-            while let Some(next) = command(&mut self.mailbox).await {
-                match next {
-                    Command::Get(reply) => {
-                        let _ = reply.send(last_poll(goodbye, ending));
-                        return;
-                    }
-                    Command::Post(_, reply) => {
-                        let _ = reply.send(PostReply::Over(ending));
-                    }
-                    Command::Upgrade(..) => {}
-                }
-            }
-        };
-        let _ = timeout(LAST_POLL, told).await;
-    }
-}
-
-fn last_poll(goodbye: &[Packet], ending: Ending) -> GetReply {
-    if goodbye.is_empty() { GetReply::Over(ending) } else { GetReply::Packets(goodbye.to_vec()) }
-}
-
-/// Sends a close frame and waits a moment for the peer to close: a reset could overtake the frame.
-pub async fn hang_up(mut leg: Leg, code: u16, reason: &str) {
-    leg.push_close(code, reason);
-    let _ = timeout(LAST_WORDS, async {
-        leg.flush().await?;
-        let (mut stream, _) = leg.into_parts();
-        stream.shutdown().await?;
-        let mut rest = [0; 1024];
-        while stream.read(&mut rest).await? > 0 {}
-        std::io::Result::Ok(())
-    })
-    .await;
 }
 
 /// Waits for the backend's OPEN and learns from it.
