@@ -34,6 +34,13 @@ struct Seen {
     polling: Mutex<HashMap<String, Vec<u8>>>,
 }
 
+impl Seen {
+    /// A session id that tells whom it was made for.
+    fn sid(&self, who: &str) -> String {
+        format!("{who}_{:016}", self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 impl Backend {
     /// Starts the backend, and the identity provider's key server beside it.
     pub fn start(jwks: String) -> Res<Self> {
@@ -110,7 +117,7 @@ async fn serve(mut stream: TcpStream, seen: Arc<Seen>) -> Res<()> {
                  Sec-WebSocket-Accept: {accept}\r\n\r\n"
             );
             out.extend_from_slice(answer.as_bytes());
-            let sid = format!("{who}.{}", seen.sessions.fetch_add(1, Ordering::Relaxed));
+            let sid = seen.sid(&who);
             wire::put(&mut out, wire::TEXT, open(&sid, false).as_bytes(), None);
             stream.write_all(&out).await?;
             return websocket(stream, buf, &sid).await;
@@ -137,7 +144,7 @@ fn answer(out: &mut Vec<u8>, head: &str, body: &[u8], who: &str, seen: &Seen) {
     let sid = query.split('&').find_map(|pair| pair.strip_prefix("sid="));
     match (method, sid) {
         ("GET", None) => {
-            let sid = format!("{who}.{}", seen.sessions.fetch_add(1, Ordering::Relaxed));
+            let sid = seen.sid(who);
             respond(out, "200 OK", "text/plain; charset=UTF-8", open(&sid, true).as_bytes());
             polling.insert(sid, Vec::new());
         }

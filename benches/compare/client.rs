@@ -58,7 +58,7 @@ impl<'a> Login<'a> {
 
     fn check(&self, sid: &str) -> Res<()> {
         let expected = self.user.unwrap_or(NOBODY);
-        match sid.rsplit_once('.') {
+        match sid.rsplit_once('_') {
             Some((who, _)) if who == expected => Ok(()),
             _ => Err(format!("the backend was told {sid:?} instead of {expected:?}").into()),
         }

@@ -54,8 +54,8 @@ pub async fn check(proxy: &Proxy, backend: &Backend, issuer: &Issuer, tokens: &T
     }
 }
 
-/// Keys may still be under way.
-async fn ready(proxy: &Proxy, login: &Login<'_>) -> Res<()> {
+/// Waits for the first good login: keys may still be under way.
+pub async fn ready(proxy: &Proxy, login: &Login<'_>) -> Res<()> {
     let until = Instant::now() + PATIENCE;
     loop {
         match timeout(PATIENCE, Client::open(proxy.address, login)).await? {

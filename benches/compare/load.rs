@@ -2,7 +2,7 @@
 
 use crate::Res;
 use crate::client::{self, Client, Login, Place};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Time};
 use crate::tokens::Tokens;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,7 +64,7 @@ fn warm_up(count: usize) -> usize {
 /// What a proxy was measured at.
 pub struct Cost {
     pub units: u64,
-    pub cpu_ns: u64,
+    pub time: Time,
 }
 
 /// Measures one kind of load once.
@@ -76,26 +76,26 @@ pub async fn measure(proxy: &Arc<Proxy>, work: Work, plan: Plan, tokens: &Arc<To
                 let (clients, _) = echo(clients, in_flight, size, plan.window / 8).await?;
                 let before = settled(proxy).await?;
                 let (clients, units) = echo(clients, in_flight, size, plan.window).await?;
-                let cpu_ns = settled(proxy).await? - before;
+                let time = settled(proxy).await?.since(before);
                 close(clients).await?;
-                Ok(Cost { units, cpu_ns })
+                Ok(Cost { units, time })
             }
             work => {
                 let count = plan.count(work);
                 repeat(proxy, work, warm_up(count), tokens).await?;
                 let before = settled(proxy).await?;
                 repeat(proxy, work, count, tokens).await?;
-                let cpu_ns = settled(proxy).await? - before;
-                Ok(Cost { units: count as u64, cpu_ns })
+                let time = settled(proxy).await?.since(before);
+                Ok(Cost { units: count as u64, time })
             }
         }
     };
     timeout(PATIENCE, run).await.map_err(|_| "the proxy hangs")?
 }
 
-async fn settled(proxy: &Proxy) -> Res<u64> {
+async fn settled(proxy: &Proxy) -> Res<Time> {
     sleep(SETTLE).await;
-    proxy.cpu()
+    proxy.time()
 }
 
 /// Opens sessions, a few at a time.
@@ -196,25 +196,38 @@ async fn once(proxy: &Proxy, work: Work, n: usize, tokens: &Tokens, connection: 
 /// A proxy's memory in KiB.
 pub struct Idle {
     pub sessions: usize,
+    /// Before the first session but one.
     pub before: u64,
+    /// With the first fifth of the sessions.
+    fifth: u64,
     pub open: u64,
     /// Two seconds after all of them are gone.
     pub after: u64,
 }
 
+impl Idle {
+    /// What one more session takes. From the first fifth to the last: what is there once for all of them, or was used
+    /// while they came in, is not theirs.
+    pub fn each(&self) -> f64 {
+        (self.open as f64 - self.fifth as f64) / (self.sessions - self.sessions / 5).max(1) as f64
+    }
+}
+
 /// Opens sessions that then say nothing, looks at the proxy's memory, and lets them all go at once.
 pub async fn idle(proxy: &Arc<Proxy>, sessions: usize, tokens: &Arc<Tokens>) -> Res<Idle> {
     let run = async {
-        // What is made once for everybody is not a session's.
-        close(open(proxy, 50, tokens).await?).await?;
-        sleep(Duration::from_millis(300)).await;
-        let before = proxy.memory()?;
-        let clients = open(proxy, sessions, tokens).await?;
-        sleep(Duration::from_secs(1)).await;
-        let open = proxy.memory()?;
+        let memory = async |wait: u64| {
+            sleep(Duration::from_millis(wait)).await;
+            proxy.memory()
+        };
+        close(open(proxy, 1, tokens).await?).await?;
+        let before = memory(300).await?;
+        let mut clients = open(proxy, sessions / 5, tokens).await?;
+        let fifth = memory(1000).await?;
+        clients.extend(open(proxy, sessions - sessions / 5, tokens).await?);
+        let open = memory(1000).await?;
         drop(clients);
-        sleep(Duration::from_secs(2)).await;
-        Ok(Idle { sessions, before, open, after: proxy.memory()? })
+        Ok(Idle { sessions, before, fifth, open, after: memory(2000).await? })
     };
     timeout(PATIENCE + Duration::from_millis(sessions as u64), run).await.map_err(|_| "the proxy hangs")?
 }

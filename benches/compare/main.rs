@@ -19,6 +19,7 @@ mod tokens;
 mod wire;
 
 use crate::backend::Backend;
+use crate::client::{Login, Place};
 use crate::load::Plan;
 use crate::proxy::{Kind, Lab, Proxy};
 use crate::report::{Figures, SCENARIOS};
@@ -35,7 +36,7 @@ type Res<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const HELP: &str = "\
 cargo bench --bench compare -- [OPTIONS]
-  --rounds N     interleaved rounds, at most (5)
+  --rounds N     interleaved rounds, at most (3)
   --seconds N    begin no round that would not be over by then (55)
   --window MS    how long messages are exchanged per measurement (400)
   --idle N       idle sessions for the memory figures (1000)
@@ -56,9 +57,9 @@ struct Options {
 impl Options {
     fn parse(arguments: &[String]) -> Res<Self> {
         let window = Duration::from_millis(400);
-        let plan = Plan { window, handshakes: 1500, polls: 500, requests: 4000 };
+        let plan = Plan { window, handshakes: 1000, polls: 400, requests: 4000 };
         let limit = Duration::from_secs(55);
-        let mut options = Self { rounds: 5, limit, idle: 1000, peers: None, json: None, plan };
+        let mut options = Self { rounds: 3, limit, idle: 1000, peers: None, json: None, plan };
         let mut rest = arguments.iter();
         while let Some(name) = rest.next() {
             let mut value = || rest.next().ok_or(format!("{name} wants a value"));
@@ -167,8 +168,8 @@ fn compare(arguments: &[String]) -> Res<()> {
     }
     for kind in figures.kinds.clone().into_iter().filter(|_| options.idle > 0) {
         let fresh = Arc::new(Proxy::start(kind, &lab)?);
-        let login = runtime.block_on(correctness::check(&fresh, &lab.backend, &issuer, &tokens));
-        login.map_err(|e| format!("{}: {e}", kind.name()))?;
+        let login = Login::new(Place::Header, &tokens.one, kind.verifies());
+        runtime.block_on(correctness::ready(&fresh, &login))?;
         figures.idle.push((kind, runtime.block_on(load::idle(&fresh, options.idle, &tokens))?));
         eprintln!("{:>8} idle: done at {:.0?}", kind.name(), started.elapsed());
     }
@@ -186,7 +187,10 @@ fn compare(arguments: &[String]) -> Res<()> {
     });
     let after = report::load_average();
     figures.conditions.insert(0, format!("{machine}; {pinned}; load average {load} before, {after} after"));
-    figures.conditions.insert(1, format!("medians of {done} interleaved rounds (lowest..highest)"));
+    let plural = if done == 1 { "" } else { "s" };
+    let queued = figures.queued();
+    let noise = format!("the proxies stood in the queue for their CPU {queued:.0} % of the time (a quiet machine: 0)");
+    figures.conditions.insert(1, format!("medians of {done} interleaved round{plural} (lowest..highest); {noise}"));
     println!("{}", figures.markdown()?);
     if let Some(file) = options.json {
         fs::write(file, serde_json::to_vec_pretty(&figures.json())?)?;
@@ -227,7 +231,7 @@ fn round(
             }
             let cost = runtime.block_on(load::measure(proxy, scenario.work, plan, tokens));
             let cost = cost.map_err(|e| format!("{}, {}: {e}", proxy.kind.name(), scenario.name))?;
-            figures.add(scenario.name, proxy.kind, cost.cpu_ns as f64 / 1000.0 / cost.units.max(1) as f64);
+            figures.add(scenario.name, proxy.kind, &cost);
         }
     }
     Ok(())

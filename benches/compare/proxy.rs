@@ -64,6 +64,21 @@ pub struct Proxy {
     used: AtomicUsize,
 }
 
+/// Nanoseconds, as the scheduler counts them.
+#[derive(Clone, Copy, Default)]
+pub struct Time {
+    pub on_cpu: u64,
+    /// Ready to run while somebody else did.
+    pub queued: u64,
+}
+
+impl Time {
+    pub fn since(self, before: Time) -> Time {
+        let (on_cpu, queued) = (self.on_cpu.saturating_sub(before.on_cpu), self.queued.saturating_sub(before.queued));
+        Time { on_cpu, queued }
+    }
+}
+
 impl Proxy {
     pub fn start(kind: Kind, lab: &Lab) -> Res<Self> {
         let log = lab.dir.join(format!("{}.log", kind.name()));
@@ -131,17 +146,19 @@ impl Proxy {
         self.used.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Time on a CPU so far, in nanoseconds, of all its processes and threads.
-    pub fn cpu(&self) -> Res<u64> {
-        let mut total = 0;
+    /// Time on a CPU so far of all its processes and threads, and time in the queue for one.
+    pub fn time(&self) -> Res<Time> {
+        let mut total = Time::default();
         for pid in &self.pids {
             for task in fs::read_dir(format!("/proc/{pid}/task"))? {
                 // A thread may end between the two looks.
                 let line = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-                total += line.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
+                let mut numbers = line.split(' ').map(|ns| ns.parse::<u64>().unwrap_or(0));
+                total.on_cpu += numbers.next().unwrap_or(0);
+                total.queued += numbers.next().unwrap_or(0);
             }
         }
-        if total == 0 { Err("this kernel does not tell /proc/PID/schedstat".into()) } else { Ok(total) }
+        if total.on_cpu == 0 { Err("this kernel does not tell /proc/PID/schedstat".into()) } else { Ok(total) }
     }
 
     /// Its share of the memory, in KiB.

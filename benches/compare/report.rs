@@ -2,8 +2,8 @@
 
 use crate::Res;
 use crate::client::Place;
-use crate::load::{Idle, Work};
-use crate::proxy::Kind;
+use crate::load::{Cost, Idle, Work};
+use crate::proxy::{Kind, Time};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::fs;
@@ -75,18 +75,27 @@ pub struct Figures {
     /// `(scenario, kind, microseconds of every round)`
     cpu: Vec<(&'static str, Kind, Vec<f64>)>,
     pub idle: Vec<(Kind, Idle)>,
+    total: Time,
 }
 
 impl Figures {
     pub fn new(kinds: Vec<Kind>) -> Self {
-        Self { kinds, conditions: Vec::new(), cpu: Vec::new(), idle: Vec::new() }
+        Self { kinds, conditions: Vec::new(), cpu: Vec::new(), idle: Vec::new(), total: Time::default() }
     }
 
-    pub fn add(&mut self, scenario: &'static str, kind: Kind, micros: f64) {
+    pub fn add(&mut self, scenario: &'static str, kind: Kind, cost: &Cost) {
+        let micros = cost.time.on_cpu as f64 / 1000.0 / cost.units.max(1) as f64;
+        self.total.on_cpu += cost.time.on_cpu;
+        self.total.queued += cost.time.queued;
         match self.cpu.iter_mut().find(|(s, k, _)| *s == scenario && *k == kind) {
             Some((_, _, list)) => list.push(micros),
             None => self.cpu.push((scenario, kind, vec![micros])),
         }
+    }
+
+    /// How much of their time the proxies stood in the queue for their CPU: the noise of the machine.
+    pub fn queued(&self) -> f64 {
+        100.0 * self.total.queued as f64 / (self.total.on_cpu + self.total.queued).max(1) as f64
     }
 
     fn rounds(&self, scenario: &str, kind: Kind) -> &[f64] {
@@ -143,7 +152,7 @@ impl Figures {
         for (kind, idle) in &self.idle {
             let mib = |kib: u64| kib as f64 / 1024.0;
             let (start, open, after) = (mib(idle.before), mib(idle.open), mib(idle.after));
-            writeln!(out, "| {} | {:.2} | {start:.1} | {open:.1} | {after:.1} |", kind.name(), each(idle))?;
+            writeln!(out, "| {} | {:.2} | {start:.1} | {open:.1} | {after:.1} |", kind.name(), idle.each())?;
         }
         if let Some((_, idle)) = self.idle.iter().find(|(kind, _)| *kind == Kind::Siogate) {
             let left = idle.after.cast_signed() - idle.before.cast_signed();
@@ -151,7 +160,7 @@ impl Figures {
                 out,
                 "\nsiogate: an idle session shall be ≤ {IDLE_GOAL} KiB and is {}; after a mass close it shall be back to \
                  the start + 5 MB, {}.",
-                verdict(Some(each(idle)), IDLE_GOAL),
+                verdict(Some(idle.each()), IDLE_GOAL),
                 if left <= AFTER_GOAL { "and is" } else { "**and is not**" }
             )?;
         }
@@ -169,16 +178,12 @@ impl Figures {
         });
         let idle = self.idle.iter().map(|(kind, idle)| {
             json!({
-                "peer": kind.name(), "sessions": idle.sessions, "kib_each": each(idle), "before_kib": idle.before,
+                "peer": kind.name(), "sessions": idle.sessions, "kib_each": idle.each(), "before_kib": idle.before,
                 "open_kib": idle.open, "after_kib": idle.after,
             })
         });
-        json!({"conditions": self.conditions, "cpu": cpu.collect::<Vec<_>>(), "idle": idle.collect::<Vec<_>>()})
+        json!({"conditions": self.conditions, "queued_percent": self.queued(), "cpu": cpu.collect::<Vec<_>>(), "idle": idle.collect::<Vec<_>>()})
     }
-}
-
-fn each(idle: &Idle) -> f64 {
-    idle.open.saturating_sub(idle.before) as f64 / idle.sessions.max(1) as f64
 }
 
 fn median(values: &[f64]) -> Option<f64> {
