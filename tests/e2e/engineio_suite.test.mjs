@@ -218,6 +218,8 @@ describe('Engine.IO protocol', () => {
       await once(held, 'connect');
       const target = new URL(engineUrl(url(), { sid: session.sid }, PATH));
       await new Promise((sent) => held.write(`GET ${target.pathname}${target.search} HTTP/1.1\r\nHost: gate\r\n\r\n`, sent));
+      // Requests sent and answered after it: by now the poll is held.
+      for (let i = 0; i < 3; i += 1) await (await plain({ sid: 'unknown' })).text();
       held.destroy();
       await events.first([`close ${session.sid}`]);
       assert.equal((await gone(session)).status, 400);
