@@ -7,6 +7,7 @@ pub mod handshake;
 pub mod json;
 pub mod origin;
 pub mod payload;
+pub mod scanner;
 pub mod sid;
 pub mod socketio;
 pub mod target;

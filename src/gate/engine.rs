@@ -180,16 +180,16 @@ impl Engine {
         if self.over {
             return;
         }
-        if let Leg::Opened(by) | Leg::Probed(by) = self.leg {
-            if now >= by {
-                self.drop_websocket();
-            }
+        if let Leg::Opened(by) | Leg::Probed(by) = self.leg
+            && now >= by
+        {
+            self.drop_websocket();
         }
-        if let Some((id, Some(at))) = self.get {
-            if now >= at {
-                self.get = None;
-                self.effects.push_back(Effect::Get(id, noop()));
-            }
+        if let Some((id, Some(at))) = self.get
+            && now >= at
+        {
+            self.get = None;
+            self.effects.push_back(Effect::Get(id, noop()));
         }
         let Some(beat) = &mut self.beat else { return };
         match beat.pong_by {

@@ -114,7 +114,7 @@ async fn switch(context: Arc<Context>, stream: Stream, peer: IpAddr, request: Re
 
 /// Everything but a first handshake: HTTP/1.1 by hyper.
 async fn converse(context: Arc<Context>, stream: Patient, peer: IpAddr, stop: CancellationToken) {
-    let limits = &context.config.limits;
+    let (limits, drain) = (&context.config.limits, context.config.server.drain_timeout);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -139,7 +139,8 @@ async fn converse(context: Arc<Context>, stream: Patient, peer: IpAddr, stop: Ca
         result = connection.as_mut() => result,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            // Half a request must not outlive the drain.
+            timeout(drain, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = result {

@@ -6,7 +6,8 @@ use crate::gate::admission::{Admission, User, Verdict};
 use crate::gate::ending::Ending;
 use crate::gate::engine::{Effect, Engine, GetAnswer, GetId};
 use crate::protocol::engineio::{Kind, Open, Packet, Version};
-use crate::protocol::frame::{self, FrameError, Watch, Writer};
+use crate::protocol::frame::{FrameError, Writer};
+use crate::protocol::scanner::{self, Watch};
 use crate::proxy::context::Context;
 use crate::proxy::frames::{Incoming, Leg, LegError};
 use crate::proxy::headers;
@@ -313,18 +314,18 @@ impl Conversation {
     async fn flush(&mut self) -> bool {
         let mut well = true;
         let patience = self.context.config.limits.write_timeout;
-        if let Some(client) = &mut self.client {
-            if !matches!(timeout(patience, client.flush()).await, Ok(Ok(()))) {
-                self.client = None;
-                self.engine.websocket_gone();
-                well = false;
-            }
+        if let Some(client) = &mut self.client
+            && !matches!(timeout(patience, client.flush()).await, Ok(Ok(())))
+        {
+            self.client = None;
+            self.engine.websocket_gone();
+            well = false;
         }
-        if let Some(upstream) = &mut self.upstream {
-            if !matches!(timeout(patience, upstream.flush()).await, Ok(Ok(()))) {
-                self.upstream_gone(now());
-                well = false;
-            }
+        if let Some(upstream) = &mut self.upstream
+            && !matches!(timeout(patience, upstream.flush()).await, Ok(Ok(())))
+        {
+            self.upstream_gone(now());
+            well = false;
         }
         well
     }
@@ -351,7 +352,7 @@ impl Conversation {
             }
             Packet::Text(text) => text,
         };
-        if let Some(n) = frame::announced(text) {
+        if let Some(n) = scanner::announced(text) {
             self.attachments.0 = n;
         }
         let body = packet.body().unwrap_or_default();
@@ -370,10 +371,10 @@ impl Conversation {
         match verdict {
             Verdict::Forward => self.to_upstream(&packet),
             Verdict::Replace(text) => {
-                if let (None, Some(identity)) = (self.stay.entry().user(), identity) {
-                    if let Err(reason) = self.join(&identity).await {
-                        return Some(Flow::Over(Ending::Gate(reason)));
-                    }
+                if let (None, Some(identity)) = (self.stay.entry().user(), identity)
+                    && let Err(reason) = self.join(&identity).await
+                {
+                    return Some(Flow::Over(Ending::Gate(reason)));
                 }
                 self.to_upstream(&Packet::text(text));
             }
@@ -431,7 +432,7 @@ impl Conversation {
             (_, Kind::Open | Kind::Close | Kind::Upgrade | Kind::Noop) => return None,
             (Packet::Binary(_), _) => self.attachments.1 = self.attachments.1.saturating_sub(1),
             (Packet::Text(text), Kind::Message) if self.watch == Watch::SocketIo => {
-                if let Some(n) = frame::announced(text) {
+                if let Some(n) = scanner::announced(text) {
                     self.attachments.1 = n;
                 }
                 if let Some(pid) = packet.body().and_then(|body| self.admission.from_server(body)) {

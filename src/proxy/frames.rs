@@ -109,10 +109,10 @@ impl Leg {
                 }
                 (Opcode::Continuation, Some((_, whole))) => {
                     whole.extend_from_slice(&data);
-                    if head.fin {
-                        if let Some((text, whole)) = self.fragments.take() {
-                            return Ok(Some(Incoming::Message { text, data: whole.freeze() }));
-                        }
+                    if head.fin
+                        && let Some((text, whole)) = self.fragments.take()
+                    {
+                        return Ok(Some(Incoming::Message { text, data: whole.freeze() }));
                     }
                 }
                 (Opcode::Text | Opcode::Binary, None) => {

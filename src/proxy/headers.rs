@@ -108,10 +108,10 @@ fn add_forwarded(out: &mut HeaderMap, client: &HeaderMap, peer: &Peer) {
             out.insert(HeaderName::from_static(name), value);
         }
     }
-    if !out.contains_key("traceparent") {
-        if let Some(value) = traceparent() {
-            out.insert(HeaderName::from_static("traceparent"), value);
-        }
+    if !out.contains_key("traceparent")
+        && let Some(value) = traceparent()
+    {
+        out.insert(HeaderName::from_static("traceparent"), value);
     }
 }
 
@@ -141,11 +141,11 @@ pub fn add_identity(context: &Context, out: &mut HeaderMap, identity: &Identity,
     };
     let claims = context.mapping.claims(identity);
     let token = signer.sign(identity, session, &config.audience, &claims, context.clock.unix());
-    if let (Ok(token), Ok(name)) = (token, HeaderName::try_from(config.header.as_str())) {
-        if let Ok(mut value) = HeaderValue::try_from(token) {
-            value.set_sensitive(true);
-            out.insert(name, value);
-        }
+    if let (Ok(token), Ok(name)) = (token, HeaderName::try_from(config.header.as_str()))
+        && let Ok(mut value) = HeaderValue::try_from(token)
+    {
+        value.set_sensitive(true);
+        out.insert(name, value);
     }
 }
 

@@ -6,8 +6,8 @@ use crate::auth::identity::Identity;
 use crate::config::model::{ClientBundle, Route, RouteAuth};
 use crate::gate::admission::{Admission, User};
 use crate::protocol::engineio::Version;
-use crate::protocol::frame::Watch;
 use crate::protocol::origin::Decision;
+use crate::protocol::scanner::Watch;
 use crate::protocol::sid;
 use crate::proxy::context::Context;
 use crate::proxy::conversation::dial_reason;
@@ -310,7 +310,7 @@ impl Body for Paced {
             // Trailers could carry what headers may not.
             return match frame {
                 Some(Ok(frame)) if frame.is_trailers() => Poll::Ready(None),
-                other => Poll::Ready(other.map(|f| f.map_err(Into::into))),
+                other => Poll::Ready(other),
             };
         }
         ready!(self.sleep.as_mut().poll(cx));

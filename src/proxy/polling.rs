@@ -75,11 +75,9 @@ async fn in_session(
     if let Err(answer) = same_user(context, peer, &entry, request.headers(), query).await {
         return answer;
     }
-    if let Some(reason) = entry.ended() {
-        return own(refusal::response(reason));
-    }
     let Some(mailbox) = entry.mailbox() else { return bad_request(upgrade.is_some()) };
     match (transport, upgrade, request.method()) {
+        (Transport::Websocket, Some(_), _) if entry.ended().is_some() => gone(&entry),
         (Transport::Websocket, Some(upgrade), _) => take_over(mailbox, &upgrade),
         (Transport::Websocket, None, _) => bad_request(false),
         (Transport::Polling, _, &Method::GET) => get(&entry, mailbox).await,
@@ -107,6 +105,16 @@ fn bad_request(on_upgrade: bool) -> Answer {
     let error = EngineError::BadRequest;
     let response = refusal::engine_error(error);
     own(if on_upgrade { refusal::on_upgrade(&response, error.message()) } else { response })
+}
+
+/// For a session that took no more requests: why, where it was shown out.
+fn gone(entry: &Entry) -> Answer {
+    match entry.ended() {
+        // As engine.io: whoever breaks the protocol is forgotten at once.
+        Some(Reason::ProtocolError) => own(refusal::engine_error(EngineError::UnknownSid)),
+        Some(reason) => own(refusal::response(reason)),
+        None => bad_request(false),
+    }
 }
 
 /// The sid is a secret, so a request needs no credential; but one that is there must be the user's.
@@ -141,13 +149,15 @@ async fn same_user(
 
 async fn get(entry: &Entry, mailbox: Mailbox) -> Answer {
     let (reply, answer) = oneshot::channel();
+    // Also where it has been shown out: its last poll may be waited for.
     if mailbox.send(Command::Get(reply)).await.is_err() {
-        return bad_request(false);
+        return gone(entry);
     }
     match answer.await {
         Ok(GetReply::Packets(packets)) => packets_answer(entry.version, entry.b64, &packets),
         Ok(GetReply::Over(ending)) => own(refusal::over(ending)),
-        Ok(GetReply::Conflict) | Err(_) => bad_request(false),
+        Ok(GetReply::Conflict) => bad_request(false),
+        Err(_) => gone(entry),
     }
 }
 
@@ -192,11 +202,12 @@ async fn post(context: &Context, entry: &Entry, mailbox: Mailbox, request: Reque
     let packets = payload::decode(entry.version, binary, body, context.config.limits.max_packets_per_payload).ok();
     let (reply, answer) = oneshot::channel();
     if mailbox.send(Command::Post(packets, reply)).await.is_err() {
-        return bad_request(false);
+        return gone(entry);
     }
     match answer.await {
         Ok(PostReply::Done) => text_answer("text/html", Bytes::from_static(b"ok")),
         Ok(PostReply::Over(ending)) => own(refusal::over(ending)),
+        Err(_) if entry.ended().is_some() => gone(entry),
         Err(_) => own(refusal::over(Ending::Client)),
     }
 }

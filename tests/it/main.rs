@@ -4,12 +4,20 @@
 
 mod support;
 
+mod admin;
 mod backends;
 mod bodies;
+mod connects;
+mod drain;
+mod expiry;
 mod frames;
 mod identity;
+mod keys;
+mod leaks;
+mod modes;
 mod origins;
 mod patience;
+mod proxies;
 mod requests;
 mod secrets;
 mod sids;

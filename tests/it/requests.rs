@@ -146,9 +146,7 @@ async fn p08_no_tunnel_but_a_websocket_ever_opens() {
         "CONNECT backend.test:80 HTTP/1.1\r\nhost: backend.test:80\r\n\r\n".to_owned(),
         "CONNECT gate.test:80 HTTP/1.1\r\nhost: gate.test:80\r\n\r\n".to_owned(),
         "CONNECT /socket.io/ HTTP/1.1\r\nhost: gate.test\r\n\r\n".to_owned(),
-        format!(
-            "GET /open/a HTTP/1.1\r\nhost: gate.test\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n"
-        ),
+        "GET /open/a HTTP/1.1\r\nhost: gate.test\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n".to_string(),
         format!(
             "GET {POLLING} HTTP/1.1\r\nhost: gate.test\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n"
         ),

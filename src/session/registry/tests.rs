@@ -245,7 +245,7 @@ fn a_leg_that_is_silent_for_too_long_ends_the_session_and_one_that_speaks_does_n
         for _ in 0..100 {
             at += sweep;
             // Each leg speaks as rarely as it may.
-            if at.duration_since(begun).as_secs() % 45 == 0 {
+            if at.duration_since(begun).as_secs().is_multiple_of(45) {
                 if silent != "client" {
                     entry.heard_client();
                 }
@@ -357,11 +357,11 @@ fn p31_under_stress_every_count_comes_back_to_zero() {
                     if let Some(entry) = registry.find(&sid) {
                         entry.end(Reason::Kicked);
                     }
-                    if round % 5 == 0 {
-                        if let Some(stay) = inside.pop() {
-                            stay.say_farewell(Instant::now(), Reason::Idle);
-                            stay.leave();
-                        }
+                    if round % 5 == 0
+                        && let Some(stay) = inside.pop()
+                    {
+                        stay.say_farewell(Instant::now(), Reason::Idle);
+                        stay.leave();
                     }
                     if inside.len() > 8 {
                         inside.clear();

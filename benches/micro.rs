@@ -1,0 +1,267 @@
+//! The hot functions on their own.
+//!
+//! ```text
+//! cargo bench --bench micro                                          all of them
+//! cargo bench --bench micro -- verify                                those with that in their name
+//! cargo bench --bench micro -- --sample-count 10 --max-time 0.2      CI: do they run?
+//! ```
+
+#![allow(clippy::unwrap_used)]
+
+use bytes::Bytes;
+use divan::counter::{BytesCount, ItemsCount};
+use divan::{Bencher, black_box};
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use siogate::auth::claims::HeaderMapping;
+use siogate::auth::keys::KeyStore;
+use siogate::auth::rules::{IssuerRules, Material};
+use siogate::auth::verifier::Verifier;
+use siogate::config::model::Issuer;
+use siogate::gate::engine::{Engine, Start};
+use siogate::protocol::engineio::{Packet, Version};
+use siogate::protocol::frame::{self, Opcode, Writer};
+use siogate::protocol::handshake::Query;
+use siogate::protocol::scanner::{Scanner, Watch};
+use siogate::protocol::{payload, socketio};
+use std::time::Instant;
+
+const NOW: u64 = 1_700_000_000;
+const ISSUER: &str = "https://id.example.test/realms/main";
+const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn main() {
+    divan::main();
+}
+
+/// A Socket.IO event of so many bytes.
+fn event(size: usize) -> String {
+    format!("42[\"m\",\"{}\"]", "x".repeat(size - 10))
+}
+
+/// 64 KiB of traffic, or one frame where that is longer.
+fn traffic(size: usize, writer: Writer) -> Vec<u8> {
+    let mask = (writer == Writer::Client).then_some([0x37, 0xfa, 0x21, 0x3d]);
+    let mut wire = Vec::new();
+    for _ in 0..(65_536 / size).max(1) {
+        frame::encode(&mut wire, Opcode::Text, event(size).as_bytes(), mask);
+    }
+    wire
+}
+
+fn scan(bencher: Bencher, size: usize, writer: Writer) {
+    let wire = traffic(size, writer);
+    let mut scanner = Scanner::new(writer, Watch::SocketIo, 1_000_000, 0);
+    bencher
+        .counter(BytesCount::new(wire.len()))
+        .counter(ItemsCount::new((65_536 / size).max(1)))
+        .bench_local(|| assert_eq!(scanner.scan(black_box(&wire)).pass, wire.len()));
+}
+
+#[divan::bench(args = [64, 1024, 65_536])]
+fn scan_client_frames(bencher: Bencher, size: usize) {
+    scan(bencher, size, Writer::Client);
+}
+
+#[divan::bench(args = [64, 1024, 65_536])]
+fn scan_server_frames(bencher: Bencher, size: usize) {
+    scan(bencher, size, Writer::Server);
+}
+
+#[divan::bench(args = [64, 65_536])]
+fn encode_masked_frame(bencher: Bencher, size: usize) {
+    let (message, mut out) = (event(size), Vec::new());
+    bencher.counter(BytesCount::new(size)).bench_local(|| {
+        out.clear();
+        frame::encode(&mut out, Opcode::Text, black_box(message.as_bytes()), Some([1, 2, 3, 4]));
+    });
+}
+
+/// What a busy poll carries: ten events.
+fn packets() -> Vec<Packet> {
+    (0..10).map(|_| Packet::text(event(64))).collect()
+}
+
+#[divan::bench(args = [Version::V4, Version::V3])]
+fn payload_encode(bencher: Bencher, version: &Version) {
+    let packets = packets();
+    bencher.counter(ItemsCount::new(10_usize)).bench(|| payload::encode(*version, false, black_box(&packets)));
+}
+
+#[divan::bench(args = [Version::V4, Version::V3])]
+fn payload_decode(bencher: Bencher, version: &Version) {
+    let body = payload::encode(*version, false, &packets()).body;
+    bencher
+        .counter(ItemsCount::new(10_usize))
+        .bench(|| payload::decode(*version, false, black_box(body.clone()), 100).unwrap());
+}
+
+#[divan::bench]
+fn query_parse() -> Query {
+    Query::parse(black_box("EIO=4&transport=polling&t=PdQ2x1a&sid=lv_VI97HAXpY6yYWAAAC")).unwrap()
+}
+
+#[divan::bench]
+fn query_parse_with_token(bencher: Bencher) {
+    let raw = format!("EIO=4&transport=websocket&token={}", Minted::rsa().token);
+    bencher.bench(|| Query::parse(black_box(&raw)).unwrap());
+}
+
+#[divan::bench]
+fn parse_connect(bencher: Bencher) {
+    let text = format!("0{{\"token\":\"{}\"}}", Minted::rsa().token);
+    bencher.bench(|| socketio::parse_connect(Version::V4, black_box(&text)).unwrap());
+}
+
+#[divan::bench]
+fn parse_connect_without_data() -> socketio::Connect {
+    socketio::parse_connect(Version::V4, black_box("0/admin,")).unwrap()
+}
+
+/// A token, and the verifier that accepts it.
+struct Minted {
+    token: String,
+    verifier: Verifier,
+}
+
+impl Minted {
+    fn rsa() -> Self {
+        Self::asymmetric(&rcgen::PKCS_RSA_SHA256, Algorithm::RS256)
+    }
+
+    fn asymmetric(kind: &'static rcgen::SignatureAlgorithm, algorithm: Algorithm) -> Self {
+        // An error says that one is installed already, which is as good.
+        let _installed = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+        let pair = rcgen::KeyPair::generate_for(kind).unwrap();
+        let (private, public) = (pair.serialize_pem(), pair.public_key_pem());
+        let (private, public) = (private.as_bytes(), public.as_bytes());
+        let (private, public) = match algorithm {
+            Algorithm::ES256 => (EncodingKey::from_ec_pem(private), DecodingKey::from_ec_pem(public)),
+            Algorithm::EdDSA => (EncodingKey::from_ed_pem(private), DecodingKey::from_ed_pem(public)),
+            _ => (EncodingKey::from_rsa_pem(private), DecodingKey::from_rsa_pem(public)),
+        };
+        let mut jwk = serde_json::to_value(Jwk::from_decoding_key(&public.unwrap(), None).unwrap()).unwrap();
+        jwk["kid"] = "one".into();
+        let jwks = json!({"keys": [jwk]}).to_string().into_bytes();
+        Self::new(algorithm, &private.unwrap(), &Material::Jwks(jwks))
+    }
+
+    fn secret() -> Self {
+        let _installed = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+        let material = Material::Secrets(vec![SecretString::from(SECRET)]);
+        Self::new(Algorithm::HS256, &EncodingKey::from_secret(SECRET.as_bytes()), &material)
+    }
+
+    fn new(algorithm: Algorithm, key: &EncodingKey, material: &Material) -> Self {
+        let issuer = Issuer {
+            issuer: Some(ISSUER.into()),
+            audience: vec!["chat".into()],
+            algorithms: vec![format!("{algorithm:?}")],
+            ..Issuer::default()
+        };
+        let built = IssuerRules::build(&issuer, material).unwrap();
+        let store = KeyStore::new(1);
+        store.replace(0, built.keys.unwrap(), NOW);
+        let mut header = Header::new(algorithm);
+        header.kid = Some("one".into());
+        let token = jsonwebtoken::encode(&header, &claims(), key).unwrap();
+        Self { token, verifier: Verifier::new(vec![built.rules], store) }
+    }
+}
+
+fn claims() -> Value {
+    json!({
+        "iss": ISSUER, "sub": "user-000123", "aud": "chat", "iat": NOW - 60, "exp": NOW + 3600,
+        "jti": "5b1946ac-92492d23-47c6235b-4d261118", "name": "Ada Example", "email": "user-000123@example.test",
+        "roles": ["member", "editor"], "scope": "openid profile email", "org": {"id": 42, "name": "Example, Inc."},
+    })
+}
+
+fn verify(bencher: Bencher, minted: &Minted) {
+    bencher.bench(|| minted.verifier.verify(black_box(&minted.token), NOW).unwrap());
+}
+
+#[divan::bench]
+fn verify_rs256(bencher: Bencher) {
+    verify(bencher, &Minted::rsa());
+}
+
+#[divan::bench]
+fn verify_es256(bencher: Bencher) {
+    verify(bencher, &Minted::asymmetric(&rcgen::PKCS_ECDSA_P256_SHA256, Algorithm::ES256));
+}
+
+#[divan::bench]
+fn verify_eddsa(bencher: Bencher) {
+    verify(bencher, &Minted::asymmetric(&rcgen::PKCS_ED25519, Algorithm::EdDSA));
+}
+
+#[divan::bench]
+fn verify_hs256(bencher: Bencher) {
+    verify(bencher, &Minted::secret());
+}
+
+/// A flood of tokens whose signature is wrong must not cost more than good ones.
+#[divan::bench]
+fn verify_rs256_tampered(bencher: Bencher) {
+    let minted = Minted::rsa();
+    let (message, signature) = minted.token.rsplit_once('.').unwrap();
+    let first = if signature.starts_with('A') { 'B' } else { 'A' };
+    let token = format!("{message}.{first}{}", &signature[1..]);
+    bencher.bench(|| minted.verifier.verify(black_box(&token), NOW).unwrap_err());
+}
+
+#[divan::bench]
+fn identity_headers(bencher: Bencher) {
+    let minted = Minted::secret();
+    let identity = minted.verifier.verify(&minted.token, NOW).unwrap();
+    let headers = [
+        ("x-auth-subject", "sub"),
+        ("x-auth-issuer", "iss"),
+        ("x-auth-expires", "exp"),
+        ("x-auth-session", "$session"),
+        ("x-auth-roles", "roles"),
+        ("x-auth-org", "org.name"),
+        ("x-auth-claims", "$claims"),
+    ];
+    let mapping = HeaderMapping::compile(headers, &["name", "email"]).unwrap();
+    bencher.bench(|| mapping.headers(black_box(&identity), "lv_VI97HAXpY6yYWAAAC"));
+}
+
+/// A message for a client that polls: GET held, packet sent, GET answered.
+#[divan::bench]
+fn engine_get(bencher: Bencher) {
+    let mut engine = Engine::new(Version::V4, false, Start::Polling, 1_000_000);
+    let (now, packet) = (Instant::now(), Packet::text(event(64)));
+    bencher.bench_local(|| {
+        engine.get(now, 1);
+        engine.send(black_box(packet.clone()));
+        engine.effect().unwrap()
+    });
+}
+
+/// A POST with ten events, decoded before.
+#[divan::bench]
+fn engine_post(bencher: Bencher) {
+    let mut engine = Engine::new(Version::V4, false, Start::Polling, 1_000_000);
+    let packets = packets();
+    bencher.counter(ItemsCount::new(10_usize)).bench_local(|| {
+        engine.post(Some(black_box(packets.clone())));
+        while let Some(effect) = engine.effect() {
+            black_box(effect);
+        }
+    });
+}
+
+/// The same for a client on its WebSocket, as before the relay takes over.
+#[divan::bench]
+fn engine_websocket(bencher: Bencher) {
+    let mut engine = Engine::new(Version::V4, false, Start::Websocket, 1_000_000);
+    let data = Bytes::from(event(64));
+    bencher.bench_local(|| {
+        engine.websocket(Packet::from_ws(Version::V4, true, black_box(data.clone())).ok());
+        engine.effect().unwrap()
+    });
+}
