@@ -190,9 +190,7 @@ impl Conversation {
             }
             Step::Upstream(Ok(Incoming::Message { text, data })) => return self.from_upstream(text, data),
             Step::Upstream(Ok(Incoming::Closed) | Err(_)) => {
-                self.upstream = None;
-                self.leave_by = Some(now + Duration::from_millis(self.context.timings.current().ping_timeout));
-                self.engine.drain();
+                self.upstream_gone(now);
             }
             Step::GetGone(id) => {
                 self.gets.forget(id);
@@ -209,6 +207,13 @@ impl Conversation {
             }
         }
         None
+    }
+
+    /// The backend has left: the client may fetch what it had said.
+    fn upstream_gone(&mut self, now: Instant) {
+        self.upstream = None;
+        self.leave_by = Some(now + Duration::from_millis(self.context.timings.current().ping_timeout));
+        self.engine.drain();
     }
 
     fn upgrade(&mut self, now: Instant, stream: Stream, read: Bytes) {
@@ -282,8 +287,8 @@ impl Conversation {
         if let Some(upstream) = &mut self.upstream
             && !matches!(timeout(patience, upstream.flush()).await, Ok(Ok(())))
         {
-            self.upstream = None;
-            self.leave_by = Some(now());
+            self.upstream_gone(now());
+            well = false;
         }
         well
     }
@@ -443,3 +448,6 @@ pub fn dial_reason(error: &DialError) -> Reason {
         DialError::Refused { .. } | DialError::Invalid { .. } => Reason::UpstreamRefused,
     }
 }
+
+#[cfg(test)]
+mod tests;

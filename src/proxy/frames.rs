@@ -169,3 +169,6 @@ impl Leg {
         self.stream.flush().await
     }
 }
+
+#[cfg(test)]
+mod tests;

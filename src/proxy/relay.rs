@@ -99,6 +99,9 @@ struct Way {
     pending: Vec<u8>,
     written: usize,
     unflushed: bool,
+    /// Runs while the other side takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+    patience: Duration,
     /// Something was read since this was last looked at.
     heard: bool,
     eof: bool,
@@ -123,15 +126,16 @@ pub async fn run(parts: Parts) {
     let Parts { context, stay, record, admission, watch, client, upstream, greeting, attachments, beats } = parts;
     let max = context.max_payload();
     let numbers = context.timings.current();
+    let patience = context.config.limits.write_timeout;
     let quiet = Duration::from_millis(numbers.ping_interval.saturating_add(numbers.ping_timeout));
     stay.entry().close_mailbox();
     if beats {
         stay.entry().watch(quiet, SWEEP);
     }
     let mut relay = Relay {
-        up: Way::new(Scanner::new(Writer::Client, watch, max, attachments.0), client.1, Vec::new()),
+        up: Way::new(Scanner::new(Writer::Client, watch, max, attachments.0), client.1, Vec::new(), patience),
         // A backend may say what it likes: its own limit is for what it reads.
-        down: Way::new(Scanner::new(Writer::Server, watch, u64::MAX, attachments.1), upstream.1, greeting),
+        down: Way::new(Scanner::new(Writer::Server, watch, u64::MAX, attachments.1), upstream.1, greeting, patience),
         client: client.0,
         upstream: upstream.0,
         context,
@@ -148,7 +152,7 @@ pub async fn run(parts: Parts) {
 }
 
 impl Way {
-    fn new(scanner: Scanner, carry: Vec<u8>, pending: Vec<u8>) -> Self {
+    fn new(scanner: Scanner, carry: Vec<u8>, pending: Vec<u8>, patience: Duration) -> Self {
         let rescan = !carry.is_empty();
         Self {
             scanner,
@@ -158,14 +162,31 @@ impl Way {
             pending,
             written: 0,
             unflushed: false,
+            stalled: None,
+            patience,
             heard: false,
             eof: false,
             done: false,
         }
     }
 
-    /// Writes what is pending.
+    /// Writes what is pending; fails where the other side takes nothing for too long.
     fn drain(&mut self, cx: &mut Task<'_>, to: &mut Stream) -> Poll<io::Result<()>> {
+        let before = self.written;
+        let outcome = self.drain_now(cx, to);
+        if outcome.is_ready() || self.written > before {
+            self.stalled = None;
+        }
+        if outcome.is_pending() {
+            let patience = self.patience;
+            let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+            ready!(stalled.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        outcome
+    }
+
+    fn drain_now(&mut self, cx: &mut Task<'_>, to: &mut Stream) -> Poll<io::Result<()>> {
         while let Some(rest) = self.pending.get(self.written..).filter(|rest| !rest.is_empty()) {
             let n = ready!(Pin::new(&mut *to).poll_write(cx, rest))?;
             if n == 0 {

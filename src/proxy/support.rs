@@ -18,6 +18,7 @@ use crate::session::registry::{Capacity, Newcomer, Registry, Stay};
 use crate::stream::Stream;
 use crate::telemetry::access::Record;
 use crate::telemetry::metrics::{self, Metrics};
+use crate::upstream::answer;
 use crate::upstream::client::ProxyClient;
 use crate::upstream::fetch::{Fetch, FetchError, FetchRequest, Fetched, Validators};
 use crate::upstream::jwks::{KeyFetcher, KeySource, Place};
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
@@ -311,4 +312,58 @@ impl Wire {
 /// The packet that refuses a CONNECT.
 pub fn refusal(namespace: &str, reason: Reason) -> String {
     crate::protocol::socketio::connect_error(Version::V4, namespace, reason.message(), reason.word())
+}
+
+/// A backend behind a Unix socket that is dialled.
+pub struct Backend {
+    listener: UnixListener,
+    dir: tempfile::TempDir,
+}
+
+impl Backend {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { listener: UnixListener::bind(dir.path().join("socket")).unwrap(), dir }
+    }
+
+    /// For `upstream.urls`.
+    pub fn url(&self) -> String {
+        format!("unix:{}", self.dir.path().join("socket").display())
+    }
+
+    /// The next connection's request, up to the empty line.
+    pub async fn asked(&self) -> (UnixStream, String) {
+        let (mut stream, _) = self.listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        (stream, String::from_utf8(head).unwrap())
+    }
+
+    /// Answers the next connection as a WebSocket; gives its request head too.
+    pub async fn accept(&self) -> (Wire, String) {
+        let (mut stream, head) = self.asked().await;
+        let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
+        let accept = answer::accept_for(key.as_bytes());
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
+            std::str::from_utf8(&accept).unwrap()
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        (Wire::of(stream, Writer::Server), head)
+    }
+
+    /// The same, and says OPEN.
+    pub async fn opened(&self) -> (Wire, String) {
+        let (mut wire, head) = self.accept().await;
+        wire.say(r#"0{"sid":"theirs","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}"#)
+            .await;
+        (wire, head)
+    }
+
+    /// Nobody has dialled.
+    pub async fn is_left_alone(&self) {
+        assert!(timeout(MOMENT, self.listener.accept()).await.is_err());
+    }
 }

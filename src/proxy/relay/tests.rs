@@ -415,6 +415,37 @@ async fn p28_a_backend_that_does_not_read_slows_its_client_down_and_nobody_else(
 }
 
 #[tokio::test(start_paused = true)]
+async fn p28_a_side_that_takes_nothing_at_all_is_given_up_and_a_slow_one_is_not() {
+    let config: fn(&mut Config) = |config| config.limits.write_timeout = Duration::from_secs(30);
+    for slow in [true, false] {
+        let mut rig = Rig::new(Setup { config, beats: false, ..Setup::default() });
+        let flood = rig.backend.frame(Opcode::Text, vec![b'x'; 8 * MEGABYTE]);
+        let sent = rig.backend.flood(&flood).await;
+        let start = Instant::now();
+        if slow {
+            let Rig { client, backend, .. } = &mut rig;
+            let sips = async {
+                for _ in 0..5 {
+                    tokio::time::sleep(Duration::from_secs(20)).await;
+                    client.bytes(MEGABYTE / 2).await;
+                }
+                client.bytes(flood.len() - 5 * MEGABYTE / 2).await
+            };
+            tokio::join!(backend.send(&flood[sent..]), sips);
+            rig.ended("client", "").await;
+        } else {
+            let Rig { client: _still_there, mut backend, relay, gate, entry } = rig;
+            backend.rest().await;
+            assert_eq!(start.elapsed().as_secs(), 29, "of 30, less the moment the flood took");
+            drop((backend, entry));
+            relay.await.unwrap();
+            assert_eq!(gate.ended("client", ""), 1);
+            gate.assert_empty();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn p38_an_idle_session_is_cut_with_4401_and_the_backend_leg_is_closed_as_a_transport() {
     let mut rig = Rig::plain();
     rig.join("").await;
