@@ -14,13 +14,14 @@ use crate::proxy::context::Context;
 use crate::proxy::frames::{Incoming, Leg, LegError};
 use crate::proxy::gets::Gets;
 use crate::proxy::headers;
+use crate::proxy::refusal;
 use crate::proxy::relay::{self, note_refusal};
 use crate::reason::Reason;
 use crate::session::mailbox::{Command, GetReply, PostReply};
 use crate::session::registry::Stay;
 use crate::stream::Stream;
 use crate::telemetry::access::Record;
-use crate::upstream::dial::{DialError, DialHead, Dialed};
+use crate::upstream::dial::{DialHead, Dialed};
 use bytes::{Bytes, BytesMut};
 use secrecy::ExposeSecret;
 use std::future::{pending, poll_fn};
@@ -373,7 +374,7 @@ impl Conversation {
             Ok(dialed) => dialed,
             Err(error) => {
                 self.record.detail = Some(error.to_string());
-                return Err(dial_reason(&error));
+                return Err(refusal::dial_reason(&error));
             }
         };
         let (_, leg) = await_open(&self.context, dialed).await?;
@@ -439,14 +440,6 @@ pub async fn await_open(context: &Context, dialed: Dialed) -> Result<(Open, Leg)
     let open = data.strip_prefix(b"0").and_then(|json| Open::parse(json).ok()).ok_or(Reason::UpstreamRefused)?;
     context.timings.learn(open.ping_interval, open.ping_timeout, open.max_payload);
     Ok((open, leg))
-}
-
-/// The word for a dial that failed.
-pub fn dial_reason(error: &DialError) -> Reason {
-    match error {
-        DialError::Unavailable { .. } => Reason::UpstreamUnavailable,
-        DialError::Refused { .. } | DialError::Invalid { .. } => Reason::UpstreamRefused,
-    }
 }
 
 #[cfg(test)]

@@ -216,7 +216,7 @@ impl Call<'_> {
     }
 
     fn refused_by_backend(&self, error: &DialError) -> Reason {
-        conversation::dial_reason(error)
+        refusal::dial_reason(error)
     }
 
     fn admission(&self, stay: &Stay) -> Admission {

@@ -10,7 +10,6 @@ use crate::protocol::origin::Decision;
 use crate::protocol::scanner::Watch;
 use crate::protocol::sid;
 use crate::proxy::context::Context;
-use crate::proxy::conversation::dial_reason;
 use crate::proxy::gateway::{self, Answer, Inbound, own, refuse};
 use crate::proxy::headers::{self, Peer};
 use crate::proxy::takeover::Takeover;
@@ -245,7 +244,7 @@ async fn tunnel(
     let dialed = match context.dial(&head).await {
         Ok(dialed) => dialed,
         Err(error) => {
-            let reason = dial_reason(&error);
+            let reason = refusal::dial_reason(&error);
             record.reason = reason.word();
             return refuse(context, peer, reason, &error.to_string());
         }

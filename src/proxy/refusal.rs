@@ -3,6 +3,7 @@
 use crate::gate::ending::Ending;
 use crate::protocol::handshake::EngineError;
 use crate::reason::Reason;
+use crate::upstream::dial::DialError;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
@@ -34,6 +35,14 @@ pub fn status(reason: Reason) -> StatusCode {
         R::KeysUnavailable | R::TooManyConnections | R::UpstreamUnavailable | R::Draining => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+    }
+}
+
+/// The word for a dial that failed.
+pub fn dial_reason(error: &DialError) -> Reason {
+    match error {
+        DialError::Unavailable { .. } => Reason::UpstreamUnavailable,
+        DialError::Refused { .. } | DialError::Invalid { .. } => Reason::UpstreamRefused,
     }
 }
 

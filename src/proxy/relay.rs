@@ -5,14 +5,17 @@
 //! kept. A client's frames are masked as a backend wants them, so they pass untouched; what the gate
 //! has to say itself is put in between packets.
 
+mod way;
+
 use crate::auth::identity::Identity;
 use crate::auth::verifier::Refusal;
 use crate::gate::admission::{Admission, Judgement, Verdict};
 use crate::gate::ending::Ending;
 use crate::protocol::frame::{self, FrameError, Opcode, Writer};
-use crate::protocol::scanner::{Captured, Scanner, Stop, Watch};
+use crate::protocol::scanner::{Captured, Scanner, Watch};
 use crate::proxy::context::Context;
 use crate::proxy::refusal;
+use crate::proxy::relay::way::{Fault, Next, Way};
 use crate::reason::Reason;
 use crate::session::reaper::SWEEP;
 use crate::session::registry::Stay;
@@ -24,9 +27,9 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as Task, Poll, ready};
+use std::task::{Context as Task, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
 /// One read takes at most so much; large messages are decided by it.
@@ -88,39 +91,6 @@ struct Relay {
     ending: Option<Ending>,
 }
 
-/// One direction.
-struct Way {
-    scanner: Scanner,
-    /// Read, but not looked at yet: an incomplete head, or what stands behind a CONNECT that is being judged.
-    carry: Vec<u8>,
-    rescan: bool,
-    waiting: bool,
-    /// Looked at, but not written yet.
-    pending: Vec<u8>,
-    written: usize,
-    unflushed: bool,
-    /// Runs while the other side takes nothing.
-    stalled: Option<Pin<Box<Sleep>>>,
-    patience: Duration,
-    /// Something was read since this was last looked at.
-    heard: bool,
-    eof: bool,
-    done: bool,
-}
-
-enum Next {
-    Go,
-    Wait,
-    End(Reason),
-}
-
-enum Fault {
-    Reading,
-    Writing,
-    Frame(FrameError),
-    End(Reason),
-}
-
 /// Relays until one side or the gate ends the session.
 pub async fn run(parts: Parts) {
     let Parts { context, stay, record, admission, watch, client, upstream, greeting, attachments, beats } = parts;
@@ -149,188 +119,6 @@ pub async fn run(parts: Parts) {
     };
     let ending = poll_fn(|cx| relay.poll(cx)).await;
     Box::pin(relay.finish(ending)).await;
-}
-
-impl Way {
-    fn new(scanner: Scanner, carry: Vec<u8>, pending: Vec<u8>, patience: Duration) -> Self {
-        let rescan = !carry.is_empty();
-        Self {
-            scanner,
-            carry,
-            rescan,
-            waiting: false,
-            pending,
-            written: 0,
-            unflushed: false,
-            stalled: None,
-            patience,
-            heard: false,
-            eof: false,
-            done: false,
-        }
-    }
-
-    /// Writes what is pending; fails where the other side takes nothing for too long.
-    fn drain(&mut self, cx: &mut Task<'_>, to: &mut Stream) -> Poll<io::Result<()>> {
-        let before = self.written;
-        let outcome = self.drain_now(cx, to);
-        if outcome.is_ready() || self.written > before {
-            self.stalled = None;
-        }
-        if outcome.is_pending() {
-            let patience = self.patience;
-            let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
-            ready!(stalled.as_mut().poll(cx));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        outcome
-    }
-
-    fn drain_now(&mut self, cx: &mut Task<'_>, to: &mut Stream) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.pending.get(self.written..).filter(|rest| !rest.is_empty()) {
-            let n = ready!(Pin::new(&mut *to).poll_write(cx, rest))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.written += n;
-            self.unflushed = true;
-        }
-        if self.written > 0 {
-            self.pending = Vec::new();
-            self.written = 0;
-        }
-        if self.unflushed {
-            ready!(Pin::new(to).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Moves bytes until there are none, or no room.
-    fn pump(
-        &mut self,
-        cx: &mut Task<'_>,
-        from: &mut Stream,
-        to: &mut Stream,
-        buf: &mut [u8],
-        handle: &mut dyn FnMut(Captured, &mut Vec<u8>) -> Next,
-    ) -> Poll<Result<(), Fault>> {
-        if self.done {
-            return Poll::Ready(Ok(()));
-        }
-        loop {
-            ready!(self.drain(cx, to)).map_err(|_| Fault::Writing)?;
-            if self.waiting {
-                return Poll::Pending;
-            }
-            if self.rescan {
-                self.rescan = false;
-                let kept = std::mem::take(&mut self.carry);
-                self.pass(cx, to, &kept, handle)?;
-                continue;
-            }
-            if self.eof {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(|_| Fault::Writing)?;
-                self.done = true;
-                return Poll::Ready(Ok(()));
-            }
-            let kept = self.carry.len();
-            buf[..kept].copy_from_slice(&self.carry);
-            let mut read = ReadBuf::new(&mut buf[kept..]);
-            ready!(Pin::new(&mut *from).poll_read(cx, &mut read)).map_err(|_| Fault::Reading)?;
-            let n = read.filled().len();
-            if n == 0 {
-                self.eof = true;
-                continue;
-            }
-            self.heard = true;
-            if kept > 0 {
-                self.carry = Vec::new();
-            }
-            self.pass(cx, to, &buf[..kept + n], handle)?;
-        }
-    }
-
-    /// Looks at bytes and writes them on; what cannot be written now becomes pending.
-    fn pass(
-        &mut self,
-        cx: &mut Task<'_>,
-        to: &mut Stream,
-        bytes: &[u8],
-        handle: &mut dyn FnMut(Captured, &mut Vec<u8>) -> Next,
-    ) -> Result<(), Fault> {
-        // Bytes [0, direct) are written as they lie; after the first message taken out, all goes by `pending`.
-        let (mut at, mut direct) = (0, 0);
-        let mut whole = true;
-        loop {
-            let found = self.scanner.scan(&bytes[at..]);
-            if whole {
-                direct = at + found.pass;
-            } else {
-                self.pending.extend_from_slice(&bytes[at..at + found.pass]);
-            }
-            at += found.used;
-            match found.stop {
-                Stop::End => break,
-                Stop::Partial => {
-                    self.carry = bytes[at..].to_vec();
-                    break;
-                }
-                Stop::More | Stop::Message(_) if whole => {
-                    whole = false;
-                    self.pending.extend_from_slice(&bytes[..direct]);
-                    direct = 0;
-                }
-                _ => {}
-            }
-            match found.stop {
-                Stop::Message(message) => match handle(message, &mut self.pending) {
-                    Next::Go => {}
-                    Next::Wait => {
-                        self.carry = bytes[at..].to_vec();
-                        self.waiting = true;
-                        self.rescan = true;
-                        break;
-                    }
-                    Next::End(reason) => return Err(Fault::End(reason)),
-                },
-                Stop::Broken(error) => {
-                    // What stands before it was looked at, and may be the rest of a frame.
-                    self.pending.extend_from_slice(&bytes[..direct]);
-                    return Err(Fault::Frame(error));
-                }
-                _ => {}
-            }
-        }
-        self.write(cx, to, &bytes[..direct]).map_err(|_| Fault::Writing)
-    }
-
-    fn write(&mut self, cx: &mut Task<'_>, to: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match Pin::new(&mut *to).poll_write(cx, bytes)? {
-                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(n) => {
-                    bytes = &bytes[n..];
-                    self.unflushed = true;
-                }
-                Poll::Pending => {
-                    self.pending.extend_from_slice(bytes);
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// True where a packet of the gate's own may be written behind what is pending.
-    fn may_inject(&self) -> bool {
-        !self.eof && self.scanner.between_packets()
-    }
-
-    /// True where a close frame may be written behind what is pending.
-    fn may_close(&self) -> bool {
-        self.scanner.between_frames()
-    }
 }
 
 impl Relay {

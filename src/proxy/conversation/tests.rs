@@ -7,6 +7,7 @@ use crate::session::mailbox::{self, Mailbox};
 use crate::session::registry::{Entry, Newcomer};
 use http::HeaderMap;
 use std::net::{IpAddr, Ipv4Addr};
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
 const MOMENT: Duration = Duration::from_millis(50);
