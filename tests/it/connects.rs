@@ -93,9 +93,14 @@ async fn the_spellings_that_are_certain_arrive_as_the_gate_writes_them() {
         (format!(r#"40/admin,{{"token":"{t}"}}"#), "40/admin,{}"),
         (format!(r#"40{{"\u0074oken":"{t}","a":[1,{{"b":null}}]}}"#), r#"40{"a":[1,{"b":null}]}"#),
         (format!(r#"40{{"token":"Bearer {t}","__proto__":{{"x":1}}}}"#), r#"40{"__proto__":{"x":1}}"#),
-        (format!(r#"40{{"a":1.50,"token":"{t}","z":12345678901234567890}}"#), r#"40{"a":1.5,"z":12345678901234567890}"#),
+        (
+            format!(r#"40{{"a":1.50,"token":"{t}","z":12345678901234567890}}"#),
+            r#"40{"a":1.5,"z":12345678901234567890}"#,
+        ),
     ] {
-        for packets in [vec![sent.clone()], vec!["3".into(), "5".into(), "6".into(), r#"0{"sid":"x"}"#.into(), sent.clone()]] {
+        for packets in
+            [vec![sent.clone()], vec!["3".into(), "5".into(), "6".into(), r#"0{"sid":"x"}"#.into(), sent.clone()]]
+        {
             let mut ws = fresh(&gate).await;
             for packet in &packets {
                 ws.send(packet).await;
@@ -122,8 +127,16 @@ async fn every_refusal_has_its_word_and_the_client_may_try_again() {
         (r#"40{"token":"a.b"}"#.into(), "the credential is malformed", "credential_malformed"),
         (format!(r#"40{{"token":"{}"}}"#, tokens::expired("alice")), "token expired", "token_expired"),
         (format!(r#"40{{"token":"{}"}}"#, tokens::tampered(&good)), "invalid token signature", "signature_invalid"),
-        (format!(r#"40{{"token":"{}"}}"#, t("nbf", json!(tokens::now() + 100))), "token not yet valid", "token_not_yet_valid"),
-        (format!(r#"40{{"token":"{}"}}"#, t("aud", json!("other"))), "token is for another audience", "audience_mismatch"),
+        (
+            format!(r#"40{{"token":"{}"}}"#, t("nbf", json!(tokens::now() + 100))),
+            "token not yet valid",
+            "token_not_yet_valid",
+        ),
+        (
+            format!(r#"40{{"token":"{}"}}"#, t("aud", json!("other"))),
+            "token is for another audience",
+            "audience_mismatch",
+        ),
         (format!(r#"40{{"token":"{}"}}"#, t("iss", json!("other"))), "unknown token issuer", "issuer_unknown"),
         (format!(r#"40{{"token":"{}"}}"#, t("sub", json!(null))), "token claim not acceptable", "claim_rejected"),
     ];
@@ -300,7 +313,10 @@ async fn a_recovery_id_is_good_for_the_user_who_got_it() {
         let mut ws = fresh(&gate).await;
         ws.send(&packet).await;
         let arrived = backend.link().await.text().await;
-        let same = |a: &str, b: &str| serde_json::from_str::<serde_json::Value>(&a[2..]).unwrap() == serde_json::from_str::<serde_json::Value>(&b[2..]).unwrap();
+        let same = |a: &str, b: &str| {
+            serde_json::from_str::<serde_json::Value>(&a[2..]).unwrap()
+                == serde_json::from_str::<serde_json::Value>(&b[2..]).unwrap()
+        };
         assert!(same(&arrived, arrives), "{sub} {pid} {arrived}");
         let poller = Poller::open(&gate, |ask| ask.bearer(&token(sub))).await;
         poller.post(&packet).await;
