@@ -219,6 +219,20 @@ async fn frames_may_come_byte_by_byte_and_in_pieces() {
 }
 
 #[tokio::test]
+async fn p34_compression_is_not_agreed_on_with_anybody() {
+    let backend = Backend::start().await;
+    let gate = Gate::of(&backend).await;
+    for ask in [Ask::upgrade(WEBSOCKET).bearer(&token("alice")), Ask::upgrade(WEBSOCKET)] {
+        // `Ws::open` asserts that the answer names no extension.
+        let offer = "permessage-deflate; client_max_window_bits";
+        let (mut ws, _) = gate.session(ask.with("sec-websocket-extensions", offer)).await;
+        ws.send(&format!(r#"40{{"token":"{}"}}"#, token("alice"))).await;
+        assert!(ws.text().await.starts_with("40{"));
+        assert_eq!(backend.link().await.head.all("sec-websocket-extensions"), [""; 0]);
+    }
+}
+
+#[tokio::test]
 async fn p37_frames_that_come_with_the_handshake_arrive_once_and_after_it() {
     let backend = Backend::start().await;
     let gate = Gate::of(&backend).await;

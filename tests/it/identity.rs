@@ -258,6 +258,25 @@ async fn p25_the_assertion_verifies_by_the_published_key_and_says_who_and_for_ho
 }
 
 #[tokio::test]
+async fn p25_the_key_may_be_the_operators() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let key = tokens::Key::es256("");
+    std::fs::write(file.path(), key.pkcs8_pem()).unwrap();
+    let backend = Backend::start().await;
+    let gate = Gate::with(&backend, |config| {
+        let key_file = Some(file.path().to_owned());
+        config.identity.assertion = Some(Assertion { key_file, audience: "app".into(), ..Assertion::default() });
+    })
+    .await;
+    let jwks = gate.get("/.well-known/siogate/jwks.json").await.json();
+    assert_eq!((&jwks["keys"][0]["x"], &jwks["keys"][0]["alg"]), (&key.jwk()["x"], &json!("ES256")));
+    let (_ws, _) = gate.session(Ask::upgrade(WEBSOCKET).bearer(&token("alice"))).await;
+    let head = backend.link().await.head;
+    let said = tokens::verify(head.only("x-siogate-assertion"), &jwks).expect("a good signature");
+    assert_eq!((&said["aud"], &said["sub"]), (&json!("app"), &json!("alice")));
+}
+
+#[tokio::test]
 async fn p25_without_an_assertion_there_is_no_key_to_publish() {
     let backend = Backend::start().await;
     let gate = Gate::of(&backend).await;

@@ -69,7 +69,7 @@ async fn come_and_go() {
     let (started, mut done) = (Instant::now(), 0);
     while done < SESSIONS {
         let n = size.min(SESSIONS - done);
-        wave(&gate, n, done / size % 8 == 0).await;
+        wave(&gate, n, (done / size).is_multiple_of(8)).await;
         done += n;
     }
     let after = settled(&gate, &backend, |left| *left == before).await;

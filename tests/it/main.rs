@@ -8,6 +8,7 @@ mod admin;
 mod backends;
 mod bodies;
 mod connects;
+mod documents;
 mod drain;
 mod expiry;
 mod frames;

@@ -23,7 +23,9 @@ async fn three_ways(poller: &Poller, credential: impl Fn(Ask) -> Ask) -> Vec<Ans
     answers
 }
 
-fn places() -> Vec<(&'static str, fn(Ask, &str) -> Ask)> {
+type Put = fn(Ask, &str) -> Ask;
+
+fn places() -> Vec<(&'static str, Put)> {
     vec![
         ("header", |ask, token| ask.bearer(token)),
         ("cookie", |ask, token| ask.with("cookie", &format!("a=1; token={token}")).with("origin", PAGE)),

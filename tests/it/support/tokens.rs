@@ -1,12 +1,11 @@
 //! Tokens of every kind, and the keys that sign them.
 
-use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use aws_lc_rs::{hmac, signature};
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -134,13 +133,10 @@ impl Key {
         jwk
     }
 
-    /// PKCS#8 of the private key.
+    /// The private key of an elliptic curve, as PKCS#8.
     pub fn pkcs8_pem(&self) -> String {
-        let der = match &self.pair {
-            Pair::P256(pair) => pair.to_pkcs8v1().unwrap().as_ref().to_vec(),
-            Pair::Rsa(pair) => AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&**pair).unwrap().as_ref().to_vec(),
-        };
-        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        let Pair::P256(pair) = &self.pair else { panic!("an elliptic curve's") };
+        let text = STANDARD.encode(pair.to_pkcs8v1().unwrap());
         format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n")
     }
 }
