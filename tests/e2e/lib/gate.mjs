@@ -80,6 +80,7 @@ export class Gate {
       if (ready) await gate.ready();
     } catch (error) {
       gate.child.kill('SIGKILL');
+      await rm(gate.dir, { recursive: true, force: true });
       throw error;
     }
     return gate;
