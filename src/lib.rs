@@ -10,7 +10,7 @@
 //!  4  gate/                      THE HEART: one session's packets in, one verdict out (no IO, no clock)
 //!  3  upstream/                  everything we dial: backends, key servers
 //!  2  auth/                      token -> identity (no IO, no clock)
-//!  1  protocol/ config/ telemetry/ drain reason stream      street level: import nothing of ours
+//!  1  protocol/ config/ telemetry/ reason stream      street level: import nothing of ours
 //! ```
 //!
 //! Every file imports by full address; this one is a map, not a hub.

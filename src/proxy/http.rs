@@ -15,7 +15,7 @@ use crate::proxy::headers::{self, Peer};
 use crate::proxy::takeover::Takeover;
 use crate::proxy::{refusal, relay};
 use crate::reason::Reason;
-use crate::session::registry::Newcomer;
+use crate::session::registry::{Newcomer, Stay};
 use crate::telemetry::access::Record;
 use crate::upstream::client::ProxyError;
 use crate::upstream::dial::DialHead;
@@ -207,6 +207,21 @@ fn answer(context: &Context, peer: &Peer, result: Result<http::Response<Incoming
     }
 }
 
+/// A place for a WebSocket of the application's own; it ends with its identity's right, where it has one.
+fn enter(context: &Context, identity: Option<&Identity>, record: &mut Record) -> Result<Stay, Reason> {
+    let sid = sid::generate();
+    let newcomer =
+        Newcomer { sid: &sid, version: Version::V4, b64: false, credential: None, mailbox: None, waits: None };
+    let mut stay = context.registry.enter(newcomer)?;
+    if let Some(identity) = identity {
+        let user = User::of(identity);
+        record.subject = Some(user.subject.clone());
+        record.issuer = Some(user.issuer.clone());
+        stay.admit(user, context.end_of(identity));
+    }
+    Ok(stay)
+}
+
 /// A WebSocket of the application's own: relayed unread, cut like any session.
 async fn tunnel(
     context: &Arc<Context>,
@@ -222,25 +237,10 @@ async fn tunnel(
         headers::add_identity(context, &mut headers, identity, &name);
     }
     let head = DialHead { path_and_query: target(context, request.uri()), headers };
-    let newcomer = Newcomer {
-        sid: &sid::generate(),
-        version: Version::V4,
-        b64: false,
-        credential: None,
-        mailbox: None,
-        waits: None,
-    };
-    let entered = context.registry.enter(newcomer);
-    let mut stay = match entered {
+    let stay = match enter(context, identity.as_deref(), &mut record) {
         Ok(stay) => stay,
         Err(reason) => return refuse(context, peer, reason, "see [limits]"),
     };
-    if let Some(identity) = &identity {
-        let user = User::of(identity);
-        record.subject = Some(user.subject.clone());
-        record.issuer = Some(user.issuer.clone());
-        stay.admit(user, context.end_of(identity));
-    }
     let dialed = match context.dial(&head).await {
         Ok(dialed) => dialed,
         Err(error) => {
