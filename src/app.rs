@@ -90,8 +90,8 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
     let wrong = |key: &str, what: String| BuildError::Config(format!("{key}: {what}"));
     let clock = Clock::default();
     let (rules, store, sources) = issuers(&config, secrets.issuers, &clock)?;
-    let credentials = Sources::parse(&config.credentials.sources)
-        .map_err(|all| wrong("credentials.sources", all.join("; ")))?;
+    let credentials =
+        Sources::parse(&config.credentials.sources).map_err(|all| wrong("credentials.sources", all.join("; ")))?;
     let mut mapping = HeaderMapping::compile(&config.identity.headers, &config.identity.claims)
         .map_err(|all| wrong("identity.headers", all.join("; ")))?;
     // The default names are what backends are taught to trust: nobody may send them, mapped or not.
@@ -119,6 +119,7 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
         timings: Timings::new(&config.socketio),
         registry: Registry::new(capacity),
         clock,
+        strangers: Context::strangers(),
         metrics: Arc::new(Metrics::default()),
         tasks: TaskTracker::new(),
         tls: acceptor.is_some(),
@@ -174,9 +175,7 @@ fn warn_skipped(issuer: usize, skipped: &Skipped) {
 }
 
 fn material(issuer: &Issuer, secrets: Vec<SecretString>) -> Result<Material, (&'static str, String)> {
-    let read = |key, path: &std::path::Path| {
-        std::fs::read(path).map_err(|e| (key, format!("{}: {e}", path.display())))
-    };
+    let read = |key, path: &std::path::Path| std::fs::read(path).map_err(|e| (key, format!("{}: {e}", path.display())));
     Ok(match (issuer.jwks_file.as_deref(), issuer.key_file.as_deref()) {
         _ if !secrets.is_empty() => Material::Secrets(secrets),
         (Some(path), _) => Material::Jwks(read("jwks_file", path)?),

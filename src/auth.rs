@@ -1,6 +1,7 @@
 //! A token in, an identity or a reason out. No IO, no clock.
 
 pub mod assertion;
+pub mod cache;
 pub mod claims;
 pub mod credential;
 pub mod identity;

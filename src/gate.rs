@@ -4,5 +4,6 @@
 //! between them. [`admission`] judges Socket.IO: which namespaces may be joined, with whose token.
 
 pub mod admission;
+pub mod budget;
 pub mod ending;
 pub mod engine;

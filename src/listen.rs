@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod door;
+pub mod front;
 pub mod private;
 pub mod public;
 pub mod tls;

@@ -6,6 +6,11 @@ use siogate::cli::failure::Failure;
 use siogate::cli::{check, dev, run, token};
 use std::process::ExitCode;
 
+/// Sessions come and go by the thousand: small allocations are most of a handshake's, and what a mass
+/// close frees is given back to the system.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -2,11 +2,12 @@
 
 pub mod engineio;
 pub mod forwarded;
+pub mod frame;
 pub mod handshake;
 pub mod json;
 pub mod origin;
 pub mod payload;
+pub mod scanner;
 pub mod sid;
 pub mod socketio;
 pub mod target;
-pub mod frame;

@@ -8,9 +8,14 @@ pub mod context;
 pub mod conversation;
 pub mod frames;
 pub mod gateway;
+pub mod gets;
 pub mod handshake;
 pub mod headers;
 pub mod http;
 pub mod polling;
 pub mod refusal;
 pub mod relay;
+pub mod takeover;
+
+#[cfg(test)]
+mod support;

@@ -34,6 +34,10 @@ pub async fn check(args: &ConfigArgs) -> Result<(), Failure> {
 async fn check_keys(context: &Context) -> bool {
     let _ = timeout(KEYS, context.keys.first_load()).await;
     let mut fine = true;
+    for (index, rules) in context.verifier.issuers().iter().enumerate().filter(|(_, rules)| !rules.is_remote()) {
+        let what = if rules.is_secret() { "shared secret" } else { "keys from a file" };
+        println!("issuer {}: {what}", rules.name().map_or_else(|| index.to_string(), String::from));
+    }
     for status in context.keys.status() {
         match (&status.last_error, status.keys) {
             (None, n) if n > 0 => println!("issuer {}: {n} keys", status.name),

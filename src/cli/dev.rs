@@ -18,7 +18,8 @@ pub async fn dev(config: &ConfigArgs, args: &DevArgs) -> Result<(), Failure> {
         return Err(Failure::Config("siogate dev takes no --config and no --set: it configures itself".into()));
     }
     let level = config.log_level.clone().unwrap_or_else(|| "info".into());
-    logging::init(&Log { level, format: LogFormat::Auto }).map_err(|e| Failure::Config(format!("--log-level: {e}")))?;
+    let _flush = logging::init(&Log { level, format: LogFormat::Auto })
+        .map_err(|e| Failure::Config(format!("--log-level: {e}")))?;
     let defaults = DevOptions::default();
     let one = |list: &[String], flag: &str| match list {
         [] => Ok(None),

@@ -3,6 +3,7 @@
 //! P43: clients choose subjects, paths, key ids and user agents. Whatever they put there, a record stays one line,
 //! and no terminal obeys it: control characters are escaped and long values cut.
 
+use crate::cli::log_writer::{self, Flush};
 use crate::config::model::{Log, LogFormat};
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
@@ -18,13 +19,15 @@ use tracing_subscriber::layer::SubscriberExt;
 /// No field of a text record is longer.
 const LONGEST_FIELD: usize = 2048;
 
-/// Starts logging for the whole process.
+/// Starts logging for the whole process; what is returned has to be held until its end.
 ///
 /// # Errors
 /// A sentence, where the filter cannot be read or logging has been started already.
-pub fn init(log: &Log) -> Result<(), String> {
-    let subscriber = subscriber(log, io::stderr, io::stderr().is_terminal())?;
-    tracing::subscriber::set_global_default(subscriber).map_err(|error| error.to_string())
+pub fn init(log: &Log) -> Result<Flush, String> {
+    let (writer, flush) = log_writer::start().map_err(|error| error.to_string())?;
+    let subscriber = subscriber(log, writer, io::stderr().is_terminal())?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|error| error.to_string())?;
+    Ok(flush)
 }
 
 /// The subscriber that `log` asks for.

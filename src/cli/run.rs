@@ -13,7 +13,7 @@ use crate::config::load::{self, Loaded};
 /// A bad configuration, or an address that cannot be bound.
 pub async fn run(args: &ConfigArgs) -> Result<(), Failure> {
     let loaded = load::load(&args.sources())?;
-    logging::init(&loaded.config.log).map_err(|e| Failure::Config(format!("log.level: {e}")))?;
+    let _flush = logging::init(&loaded.config.log).map_err(|e| Failure::Config(format!("log.level: {e}")))?;
     warn(&loaded);
     let app = app::build(loaded)?.bind().await?;
     serve(app).await

@@ -34,7 +34,7 @@ pub async fn verify(config: &ConfigArgs, args: &VerifyArgs) -> Result<(), Failur
         }
         Err(refusal) => {
             println!("refused: {}", refusal.reason.word());
-            println!("  {}", refusal.detail.escape_debug());
+            println!("  {}", shown(&refusal.detail));
             Err(Failure::Told)
         }
     }
@@ -59,8 +59,8 @@ fn read(args: &VerifyArgs) -> Result<SecretString, Failure> {
 fn print(context: &Context, identity: &Identity) {
     let now = context.clock.unix();
     println!("accepted");
-    println!("  subject       {}", identity.subject.escape_debug());
-    println!("  issuer        {}", identity.issuer.escape_debug());
+    println!("  subject       {}", shown(&identity.subject));
+    println!("  issuer        {}", shown(&identity.issuer));
     println!("  seconds left  {}", identity.ends_at.saturating_sub(now));
     let max = context.config.session.max_lifetime.as_secs();
     if identity.ends_at.saturating_sub(now) > max {
@@ -68,9 +68,18 @@ fn print(context: &Context, identity: &Identity) {
     }
     println!("headers for the backend:");
     for (name, value) in context.mapping.headers(identity, "(session)") {
-        println!("  {name}: {}", String::from_utf8_lossy(value.as_bytes()).escape_debug());
+        println!("  {name}: {}", shown(&String::from_utf8_lossy(value.as_bytes())));
     }
     if let Some(assertion) = context.config.identity.assertion.as_ref().filter(|_| context.signer.is_some()) {
         println!("  {}: (signed for audience {:?})", assertion.header, assertion.audience);
     }
+}
+
+/// What a token says, fit for a terminal: control characters are escaped.
+fn shown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
 }

@@ -41,9 +41,9 @@ pub struct Config {
 pub struct Server {
     /// Addresses `host:port`, or `unix:/path`.
     pub listen: Vec<String>,
-    /// Peers whose `X-Forwarded-*` are believed.
+    /// Address ranges of proxies in front of the gate whose `X-Forwarded-*` are believed, such as `10.0.0.0/8`.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long a drain may take at shutdown.
+    /// At SIGTERM: how long sessions and requests may take to end before they are cut.
     #[serde(with = "duration")]
     pub drain_timeout: Duration,
     /// TLS; absent: plain HTTP.
@@ -75,9 +75,9 @@ pub struct ServerTls {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// Address of the admin listener; `""` turns it off.
+    /// Where health and metrics are: `host:port` or `unix:/path`; `""` turns the listener off.
     pub listen: String,
-    /// Name of the environment variable that holds the bearer token; required off loopback.
+    /// Name of the environment variable with the bearer token; required where other machines reach the listener.
     pub token_env: String,
 }
 
@@ -96,7 +96,7 @@ pub struct Upstream {
     /// From dialling to the backend's answer.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
-    /// PEM file with further certificate authorities for `https://` backends.
+    /// PEM file with certificate authorities for `https://` backends, besides the system's.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -113,7 +113,7 @@ pub enum Protocol {
     #[default]
     #[serde(rename = "socket.io")]
     SocketIo,
-    /// Raw Engine.IO.
+    /// Raw Engine.IO: a credential in the handshake only, packets relayed unread.
     #[serde(rename = "engine.io")]
     EngineIo,
 }
@@ -161,15 +161,16 @@ pub struct SocketIo {
     pub protocol: Protocol,
     /// `GET /socket.io/socket.io.js` and its siblings.
     pub client_bundle: ClientBundle,
-    /// Learn the backend's timings by a handshake of the gate's own.
+    /// Learn the backend's timings by a handshake of the gate's own, at start and whenever a backend returns; `false`
+    /// for Socket.IO 2 backends, whose application would see a client come and go.
     pub probe: bool,
-    /// Accept Engine.IO protocol 3 (Socket.IO 2 clients).
+    /// Accept Engine.IO protocol 3 (Socket.IO 2 clients), whose credential must be in the handshake.
     pub eio3: bool,
-    /// Origins of pages that may connect; `[]` = the same origin, `"*"` = any.
+    /// Origins of pages that may connect; `[]` = the same origin, `["*"]` = any, refused together with a cookie source.
     pub allowed_origins: Vec<String>,
-    /// Refuse requests without an Origin header.
+    /// Refuse requests without an Origin header too; clients that are no browser usually send none.
     pub require_origin: bool,
-    /// From OPEN to a valid CONNECT.
+    /// From OPEN to a valid CONNECT; then the session is closed.
     #[serde(with = "duration")]
     pub connect_deadline: Duration,
     /// What a client is sent when its token ends.
@@ -229,7 +230,7 @@ impl Default for Credentials {
 pub struct Issuer {
     /// The exact `iss`. Required unless a shared secret is used.
     pub issuer: Option<String>,
-    /// Where the keys are; default: discovery at the issuer.
+    /// Where the keys are; absent: discovery at the issuer.
     pub jwks_url: Option<String>,
     /// Keys from a JWKS file.
     pub jwks_file: Option<PathBuf>,
@@ -243,7 +244,7 @@ pub struct Issuer {
     pub previous_secret_env: Option<String>,
     /// File with the previous secret, still accepted.
     pub previous_secret_file: Option<PathBuf>,
-    /// Accepted audiences; `[]` = not checked.
+    /// Accepted audiences; `[]` = not checked, with a warning at start unless a secret is used.
     pub audience: Vec<String>,
     /// Accepted algorithms; `[]` = RS256, ES256, EdDSA for keys and HS256 for a secret.
     pub algorithms: Vec<String>,
@@ -257,10 +258,10 @@ pub struct Issuer {
     /// Longest age by `iat`; absent: unbounded.
     #[serde(with = "duration::optional")]
     pub max_age: Option<Duration>,
-    /// Keep using old keys for this long when the key server is away.
+    /// Keep using old keys for this long while the key server is away.
     #[serde(with = "duration")]
     pub max_stale: Duration,
-    /// PEM file with further certificate authorities for the key server.
+    /// PEM file with certificate authorities for the key server, besides the system's.
     pub ca_file: Option<PathBuf>,
     /// Hosts besides the issuer's own from which discovery may name the keys.
     pub jwks_hosts: Vec<String>,
@@ -297,7 +298,7 @@ impl Default for Issuer {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct IdentityOut {
-    /// Header name to claim.
+    /// The header for each claim; `$session` is the gate's session id, `$claims` base64url JSON of `identity.claims`.
     pub headers: BTreeMap<String, String>,
     /// Claims that `$claims` may carry.
     pub claims: Vec<String>,
@@ -327,7 +328,7 @@ impl Default for IdentityOut {
 pub struct Assertion {
     /// The header that carries it.
     pub header: String,
-    /// PKCS#8 PEM with an Ed25519 or P-256 key; generated at start where absent.
+    /// PKCS#8 PEM with an Ed25519 or P-256 key; absent: a new one at every start.
     pub key_file: Option<PathBuf>,
     /// `iss` of the assertion.
     pub issuer: String,
@@ -367,7 +368,7 @@ impl Default for Session {
 pub struct Limits {
     /// Open sessions, authenticated or not.
     pub max_sessions: usize,
-    /// Sessions that have not shown a valid credential yet.
+    /// Sessions that have not shown a valid credential yet, in all.
     pub max_unauthenticated: usize,
     /// The same per client address (IPv6: per /64).
     pub max_unauthenticated_per_ip: usize,
@@ -375,7 +376,7 @@ pub struct Limits {
     pub max_packets_per_payload: usize,
     /// Bytes queued for a slow polling client before its backend is no longer read.
     pub max_queue: usize,
-    /// Bytes of a request head.
+    /// Bytes of a request head, 8192 to 1048576.
     pub max_header_size: usize,
     /// A request head must arrive within this time.
     #[serde(with = "duration")]
@@ -383,7 +384,8 @@ pub struct Limits {
     /// A request body must arrive within this time (Engine.IO) or keep moving (plain HTTP).
     #[serde(with = "duration")]
     pub body_timeout: Duration,
-    /// A peer that does not read for this long is cut.
+    /// A peer that does not read for this long is cut; with WebSockets on both sides after the backend's `pingInterval`
+    /// and `pingTimeout`.
     #[serde(with = "duration")]
     pub write_timeout: Duration,
 }
@@ -431,9 +433,9 @@ pub enum RouteAuth {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
-    /// Path prefix at a segment boundary.
+    /// Path prefix, at a segment boundary; required.
     pub path: String,
-    /// Who may.
+    /// Who may pass.
     pub auth: RouteAuth,
     /// Let WebSocket upgrades through.
     pub websocket: bool,
@@ -443,9 +445,9 @@ pub struct Route {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `siogate=debug,hyper=warn`.
+    /// `off`, `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,siogate=debug`.
     pub level: String,
-    /// `auto` (text on a terminal, else JSON), `text` or `json`.
+    /// How a line looks.
     pub format: LogFormat,
 }
 

@@ -4,15 +4,18 @@
 //! CONNECT); every further namespace passes with it, or with a token of the same user.
 
 use crate::auth::credential::{Found, Sources};
-use secrecy::SecretString;
 use crate::auth::identity::Identity;
 use crate::protocol::engineio::Version;
 use crate::protocol::socketio::{self, Connect};
 use crate::reason::Reason;
+use secrecy::SecretString;
 use std::sync::Arc;
 
 /// Namespaces that one session may join.
 pub const MAX_NAMESPACES: usize = 256;
+
+/// Bytes of a namespace's name: as many names as are joined are kept.
+pub const MAX_NAME: usize = 1024;
 
 /// Refused CONNECTs after which a session is closed.
 pub const MAX_REFUSALS: u8 = 10;
@@ -131,6 +134,9 @@ impl Admission {
         let Ok(connect) = socketio::parse_connect(self.version, text) else {
             return Verdict::Close(Reason::ProtocolError);
         };
+        if connect.namespace.len() > MAX_NAME {
+            return Verdict::Close(Reason::ProtocolError);
+        }
         // A second CONNECT would give the backend a second socket with another payload.
         if self.state(&connect.namespace).is_some() {
             return Verdict::Close(Reason::ProtocolError);
@@ -175,12 +181,9 @@ impl Admission {
             }
             // Recovery does not look at identity at the backend: a foreign pid would hand over
             // somebody else's rooms and data.
-            let foreign = match (data.get("pid"), &self.user) {
-                (None, _) => !data.contains_key("offset"),
-                (Some(pid), Some(user)) => !pid.as_str().is_some_and(|pid| owns(pid, user)),
-                (Some(_), None) => true,
-            };
-            if foreign || !data.contains_key("pid") {
+            let pid = data.get("pid").and_then(|pid| pid.as_str());
+            let own = pid.zip(self.user.as_ref()).is_some_and(|(pid, user)| owns(pid, user));
+            if !own {
                 data.remove("pid");
                 data.remove("offset");
             }
@@ -193,7 +196,7 @@ impl Admission {
     }
 
     fn refuse(&mut self, namespace: &str, reason: Reason) -> Verdict {
-        self.refusals += 1;
+        self.refusals = self.refusals.saturating_add(1);
         self.refused = Some(reason);
         if self.refusals > MAX_REFUSALS {
             return Verdict::Close(reason);
@@ -232,6 +235,10 @@ impl Admission {
     }
 
     fn set(&mut self, namespace: &str, state: Option<State>) {
+        // The backend cannot connect what the client did not ask for.
+        if state == Some(State::Connected) && self.state(namespace).is_none() {
+            return;
+        }
         if namespace == "/" {
             self.root = state;
             return;
@@ -242,16 +249,16 @@ impl Admission {
             (Some(i), None) => {
                 self.others.swap_remove(i);
             }
-            // The backend cannot connect what the client did not ask for.
-            (None, Some(State::Pending)) => self.others.push((namespace.into(), State::Pending)),
-            (None, _) => {}
+            (None, Some(state)) => self.others.push((namespace.into(), state)),
+            (None, None) => {}
         }
     }
 }
 
 /// Removes the named parameters from a query; `None` where nothing is left.
 fn without(query: &str, names: &[String]) -> Option<String> {
-    let decoded = |name: &str| percent_encoding::percent_decode_str(&name.replace('+', " ")).decode_utf8_lossy().into_owned();
+    let decoded =
+        |name: &str| percent_encoding::percent_decode_str(&name.replace('+', " ")).decode_utf8_lossy().into_owned();
     let kept: Vec<&str> = query
         .split('&')
         .filter(|pair| {
@@ -262,3 +269,5 @@ fn without(query: &str, names: &[String]) -> Option<String> {
     (!kept.is_empty()).then(|| kept.join("&"))
 }
 
+#[cfg(test)]
+mod tests;

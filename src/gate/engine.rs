@@ -4,8 +4,8 @@
 //! for a poller, never bytes of a socket. Once a session is authenticated and on a WebSocket it has
 //! no use for this machine any more: the relay passes its frames on.
 //!
-//! Heartbeats: before there is a backend the machine pings by itself; afterwards they run from end
-//! to end, so that a dead peer is noticed by the other one.
+//! Heartbeats: before there is a backend the machine pings (protocol 3: answers) by itself; afterwards
+//! they run from end to end, so that a dead peer is noticed by the other one.
 
 use crate::gate::ending::Ending;
 use crate::protocol::engineio::{Kind, Packet, Version};
@@ -20,6 +20,9 @@ pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A poll during the upgrade is answered with a noop this late (engine.io checks as often).
 const NOOP_DELAY: Duration = Duration::from_millis(100);
+
+/// What a queued packet costs beyond its bytes: a backend may send any number of empty ones.
+const PACKET_COST: usize = 64;
 
 /// A held GET is named by a number of the caller's.
 pub type GetId = u64;
@@ -79,6 +82,8 @@ pub struct Engine {
     out: VecDeque<Packet>,
     out_bytes: usize,
     beat: Option<Beat>,
+    /// Protocol 3: nobody but the machine answers the client's pings.
+    answers_pings: bool,
     draining: bool,
     over: bool,
     effects: VecDeque<Effect>,
@@ -114,22 +119,26 @@ impl Engine {
             out: VecDeque::new(),
             out_bytes: 0,
             beat: None,
+            answers_pings: false,
             draining: false,
             over: false,
             effects: VecDeque::new(),
         }
     }
 
-    /// Ping the client from here on, until [`Engine::end_to_end`]. Protocol 3 clients ping by themselves.
+    /// Ping the client from here on, until [`Engine::end_to_end`]. Protocol 3 clients ping by themselves
+    /// and are answered.
     pub fn beat(&mut self, now: Instant, every: Heartbeat) {
-        if self.version == Version::V4 {
-            self.beat = Some(Beat { every, ping_at: now + every.interval, pong_by: None });
+        match self.version {
+            Version::V3 => self.answers_pings = true,
+            Version::V4 => self.beat = Some(Beat { every, ping_at: now + every.interval, pong_by: None }),
         }
     }
 
     /// The backend is there: heartbeats pass through from now on.
     pub fn end_to_end(&mut self) {
         self.beat = None;
+        self.answers_pings = false;
     }
 
     /// The next thing to do.
@@ -137,7 +146,7 @@ impl Engine {
         self.effects.pop_front()
     }
 
-    /// Bytes that wait for the client.
+    /// What waits for the client, in bytes of memory.
     pub fn queued(&self) -> usize {
         self.out_bytes
     }
@@ -154,6 +163,9 @@ impl Engine {
 
     /// When to call [`Engine::tick`] next.
     pub fn deadline(&self) -> Option<Instant> {
+        if self.over {
+            return None;
+        }
         let upgrade = match self.leg {
             Leg::Opened(by) | Leg::Probed(by) => Some(by),
             _ => None,
@@ -165,16 +177,19 @@ impl Engine {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Instant) {
-        if let Leg::Opened(by) | Leg::Probed(by) = self.leg {
-            if now >= by {
-                self.drop_websocket();
-            }
+        if self.over {
+            return;
         }
-        if let Some((id, Some(at))) = self.get {
-            if now >= at {
-                self.get = None;
-                self.effects.push_back(Effect::Get(id, noop()));
-            }
+        if let Leg::Opened(by) | Leg::Probed(by) = self.leg
+            && now >= by
+        {
+            self.drop_websocket();
+        }
+        if let Some((id, Some(at))) = self.get
+            && now >= at
+        {
+            self.get = None;
+            self.effects.push_back(Effect::Get(id, noop()));
         }
         let Some(beat) = &mut self.beat else { return };
         match beat.pong_by {
@@ -212,20 +227,24 @@ impl Engine {
         }
     }
 
-    /// A POST arrived; `None` where its body was no payload.
-    pub fn post(&mut self, packets: Option<Vec<Packet>>) {
-        if self.over {
-            return;
+    /// A POST arrived; `None` where its body was no payload. `false`: it came too late and was not
+    /// looked at, for the session is over or on a WebSocket.
+    pub fn post(&mut self, packets: Option<Vec<Packet>>) -> bool {
+        if self.over || self.leg == Leg::Websocket {
+            return false;
         }
-        let Some(packets) = packets else {
-            return self.end(Ending::Gate(Reason::ProtocolError));
-        };
-        for packet in packets {
-            self.client(packet);
-            if self.over {
-                return;
+        match packets {
+            None => self.end(Ending::Gate(Reason::ProtocolError)),
+            Some(packets) => {
+                for packet in packets {
+                    // What stands behind a close packet is not for anybody.
+                    if !self.over {
+                        self.client(packet);
+                    }
+                }
             }
         }
+        true
     }
 
     /// The client wants to go on by WebSocket; `false`: it may not, close that socket.
@@ -238,7 +257,7 @@ impl Engine {
     }
 
     /// A packet came by WebSocket; `None` where the frame held none.
-    pub fn websocket(&mut self, now: Instant, packet: Option<Packet>) {
+    pub fn websocket(&mut self, packet: Option<Packet>) {
         if self.over {
             return;
         }
@@ -246,8 +265,8 @@ impl Engine {
             (Leg::Polling, _) => {}
             (Leg::Websocket, Some(packet)) => self.client(packet),
             (Leg::Websocket, None) => self.end(Ending::Gate(Reason::ProtocolError)),
-            (_, Some(Packet::Text(text))) if text.as_ref() == b"2probe" => {
-                self.leg = Leg::Probed(now + UPGRADE_TIMEOUT);
+            (Leg::Opened(by) | Leg::Probed(by), Some(Packet::Text(text))) if text.as_ref() == b"2probe" => {
+                self.leg = Leg::Probed(by);
                 self.effects.push_back(Effect::Ws(Packet::Text(Bytes::from_static(b"3probe"))));
                 // Release the poll, so that the client can stop polling.
                 if let Some((id, _)) = self.get.take() {
@@ -285,7 +304,7 @@ impl Engine {
         if self.over {
             return;
         }
-        self.out_bytes += packet.len();
+        self.out_bytes += packet.len() + PACKET_COST;
         self.out.push_back(packet);
         self.flush();
     }
@@ -296,7 +315,7 @@ impl Engine {
         self.flush();
     }
 
-    /// Takes what is queued and sends nothing more.
+    /// Forgets what is queued and sends nothing more.
     pub fn stop(&mut self) {
         self.over = true;
         self.out.clear();
@@ -330,7 +349,7 @@ impl Engine {
             if !packets.is_empty() && size > self.max_payload {
                 break;
             }
-            self.out_bytes -= packet.len();
+            self.out_bytes -= packet.len() + PACKET_COST;
             packets.extend(self.out.pop_front());
         }
         packets
@@ -340,6 +359,9 @@ impl Engine {
     fn client(&mut self, packet: Packet) {
         match packet.kind() {
             Kind::Message => self.effects.push_back(Effect::Client(packet)),
+            Kind::Ping if self.version == Version::V3 && self.answers_pings => {
+                self.send(Packet::Text(Bytes::from_static(b"3")));
+            }
             Kind::Ping if self.version == Version::V3 => self.effects.push_back(Effect::Client(packet)),
             // Protocol 4: "invalid heartbeat direction".
             Kind::Ping => self.end(Ending::Gate(Reason::ProtocolError)),
@@ -374,3 +396,5 @@ fn noop() -> GetAnswer {
     GetAnswer::Packets(vec![Packet::Text(Bytes::from_static(b"6"))])
 }
 
+#[cfg(test)]
+mod tests;

@@ -5,11 +5,19 @@
 
 use crate::listen::accept;
 use crate::listen::door::Door;
+use crate::listen::front::{self, First};
 use crate::proxy::context::Context;
-use crate::proxy::gateway::{self, Connection};
-use crate::stream::Stream;
+use crate::proxy::gateway::{self, Connection, Inbound};
+use crate::proxy::takeover::{Switched, Takeover};
+use crate::stream::{Patient, Stream};
+use bytes::Bytes;
+use http::Request;
+use http::header::{self, HeaderValue};
+use http_body_util::Either;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -25,6 +33,9 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// TLS handshakes under way at once; more wait their turn within their time.
 const HANDSHAKES: usize = 1024;
+
+/// A client that was sent a 101 by hyper has so long to take it.
+const SWITCH: Duration = Duration::from_secs(10);
 
 /// Headers of one request; hyper answers 431 to more.
 const MAX_HEADERS: usize = 100;
@@ -69,17 +80,58 @@ async fn secure(tls: TlsAcceptor, stream: Stream, handshakes: &Semaphore) -> Opt
     }
 }
 
-async fn serve(context: Arc<Context>, stream: Stream, peer: IpAddr, stop: CancellationToken) {
+async fn serve(context: Arc<Context>, mut stream: Stream, peer: IpAddr, stop: CancellationToken) {
     let limits = &context.config.limits;
+    let first = tokio::select! {
+        first = front::first(&mut stream, limits.max_header_size.max(MIN_BUFFER), limits.header_timeout) => first,
+        () = stop.cancelled() => return,
+    };
+    match first {
+        First::Upgrade(request, read) => switch(context, stream, peer, *request, read).await,
+        First::Other(read) => {
+            let patience = limits.write_timeout;
+            converse(context, Patient::new(read, stream, patience), peer, stop).await;
+        }
+        First::Closed => {}
+    }
+}
+
+/// Answers a handshake that was read here; its session, if it becomes one, is a task of its own.
+async fn switch(context: Arc<Context>, stream: Stream, peer: IpAddr, request: Request<Inbound>, read: Bytes) {
+    let patience = context.config.limits.header_timeout;
+    let tasks = context.tasks.clone();
+    let mut answer = gateway::handle(context, Connection { peer }, request).await;
+    let Some(takeover) = Takeover::take(&mut answer) else {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return front::refuse(stream, answer, patience).await;
+    };
+    let mut head = front::head(&answer);
+    head.extend_from_slice(b"\r\n");
+    if let Some(running) = takeover.start(Switched { stream, read, head }) {
+        tasks.spawn(running);
+    }
+}
+
+/// Everything but a first handshake: HTTP/1.1 by hyper.
+async fn converse(context: Arc<Context>, stream: Patient, peer: IpAddr, stop: CancellationToken) {
+    let (limits, drain) = (&context.config.limits, context.config.server.drain_timeout);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(limits.max_header_size.max(MIN_BUFFER));
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let context = context.clone();
-        async move { Ok::<_, Infallible>(gateway::handle(context, Connection { peer }, request).await) }
+        async move {
+            let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+            let tasks = context.tasks.clone();
+            let mut answer = gateway::handle(context, Connection { peer }, request.map(Either::Left)).await;
+            if let (Some(takeover), Some(upgrade)) = (Takeover::take(&mut answer), upgrade) {
+                tasks.spawn(take_over(takeover, upgrade));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
@@ -87,10 +139,21 @@ async fn serve(context: Arc<Context>, stream: Stream, peer: IpAddr, stop: Cancel
         result = connection.as_mut() => result,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            // Half a request must not outlive the drain.
+            timeout(drain, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+/// A handshake on a connection that was used before: hyper writes the 101 and hands the socket over.
+async fn take_over(takeover: Takeover, upgrade: OnUpgrade) {
+    let Ok(Ok(upgraded)) = timeout(SWITCH, upgrade).await else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<Patient>>() else { return };
+    let stream = parts.io.into_inner().into_inner();
+    if let Some(running) = takeover.start(Switched { stream, read: parts.read_buf, head: Vec::new() }) {
+        running.await;
     }
 }

@@ -34,9 +34,8 @@ pub fn acceptor(config: &ServerTls) -> Result<TlsAcceptor, TlsError> {
         path: path.clone(),
         detail: error.to_string(),
     };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&config.cert)
-        .and_then(Iterator::collect)
-        .map_err(|e| file(&config.cert, e))?;
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_file_iter(&config.cert).and_then(Iterator::collect).map_err(|e| file(&config.cert, e))?;
     let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|e| file(&config.key, e))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut server = ServerConfig::builder_with_provider(provider)

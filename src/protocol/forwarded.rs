@@ -58,11 +58,10 @@ pub fn strip_overrides(headers: &mut HeaderMap) {
     }
 }
 
-/// Backends that pass headers as environment variables fold `_` and `-` together.
+/// Backends that pass headers as environment variables fold `_`, `.` and `-` together.
 fn is_override(name: &str) -> bool {
-    OVERRIDES.iter().any(|over| {
-        over.len() == name.len() && over.bytes().zip(name.bytes()).all(|(o, n)| o == n || (o == b'-' && n == b'_'))
-    })
+    let same = |over: u8, byte: u8| over == byte || (over == b'-' && b"_.".contains(&byte));
+    OVERRIDES.iter().any(|over| over.len() == name.len() && over.bytes().zip(name.bytes()).all(|(o, n)| same(o, n)))
 }
 
 /// The comma-separated entries of all headers of this name, last first. Stops at what is not ASCII text.
@@ -176,6 +175,7 @@ mod tests {
             ("x-rewrite-url", "/admin"),
             ("x_original_url", "/admin"),
             ("x-forwarded_uri", "/admin"),
+            ("x.forwarded.uri", "/admin"),
             ("x-original-uri", "/admin"),
             ("x-forwarded-for", "1.1.1.1"),
             ("x-original", "kept"),

@@ -1,11 +1,13 @@
 //! What every engine needs: built once from the configuration, shared by all.
 
 use crate::auth::assertion::Signer;
+use crate::auth::cache::Fingerprint;
 use crate::auth::claims::HeaderMapping;
 use crate::auth::identity::Identity;
 use crate::auth::verifier::{Refusal, Verifier};
 use crate::config::model::{Config, OnExpiry};
 use crate::gate::admission::{Rules, User};
+use crate::gate::budget::Budget;
 use crate::protocol::engineio::Open;
 use crate::protocol::origin::Origins;
 use crate::session::clock::Clock;
@@ -18,9 +20,10 @@ use crate::upstream::jwks::KeyFetcher;
 use crate::upstream::pool::Pool;
 use crate::upstream::timings::Timings;
 use aws_lc_rs::digest;
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
 /// The gate's shared parts.
@@ -49,6 +52,8 @@ pub struct Context {
     pub registry: Registry,
     /// The time.
     pub clock: Clock,
+    /// How often an address may name sessions that are not there.
+    pub strangers: Mutex<Budget>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Every session's task.
@@ -59,9 +64,6 @@ pub struct Context {
     pub draining: Arc<AtomicBool>,
 }
 
-/// The digest by which a credential is recognised.
-pub type Fingerprint = [u8; 32];
-
 /// The digest of a credential. Nothing is looked up by it but equality with the same session's own.
 pub fn fingerprint(token: &str) -> Fingerprint {
     let mut out = Fingerprint::default();
@@ -69,20 +71,43 @@ pub fn fingerprint(token: &str) -> Fingerprint {
     out
 }
 
+/// Session ids that one address may guess at once, and then one in so long: clients come back with an old
+/// one after a restart, and many of them may share an address.
+const GUESSES: u32 = 100;
+const GUESS_EVERY: Duration = Duration::from_millis(100);
+
 impl Context {
+    /// A full budget of guesses for everybody.
+    pub fn strangers() -> Mutex<Budget> {
+        Mutex::new(Budget::new(GUESSES, GUESS_EVERY))
+    }
+
+    /// Counts an unknown session id; `false` where its sender has named too many.
+    pub fn may_guess(&self, client: IpAddr) -> bool {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner).take(client, Instant::now())
+    }
+
     /// Verifies a token, fetching the issuer's keys where that may help.
     ///
     /// # Errors
     /// The reason, and a detail for the operator.
-    pub async fn verify(&self, token: &str) -> Result<Identity, Refusal> {
-        let refusal = match self.verifier.verify(token, self.clock.unix()) {
+    pub async fn verify(&self, token: &str) -> Result<Arc<Identity>, Refusal> {
+        self.verify_known(token, &fingerprint(token)).await
+    }
+
+    /// The same, where the token's fingerprint is known already.
+    ///
+    /// # Errors
+    /// As [`Context::verify`].
+    pub async fn verify_known(&self, token: &str, fingerprint: &Fingerprint) -> Result<Arc<Identity>, Refusal> {
+        let refusal = match self.verifier.verify_again(token, fingerprint, self.clock.unix()) {
             Ok(identity) => return Ok(identity),
             Err(refusal) => refusal,
         };
         let Some(need) = &refusal.need_key else { return Err(refusal) };
         // Whatever the answer: somebody else's fetch may have brought the key meanwhile.
         self.keys.want(need.issuer, need.kid.as_deref()).await;
-        self.verifier.verify(token, self.clock.unix())
+        self.verifier.verify_again(token, fingerprint, self.clock.unix())
     }
 
     /// When a session of this identity ends.

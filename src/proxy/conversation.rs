@@ -1,14 +1,18 @@
 //! The task that owns a session while its packets are read one by one: until its user is known, and
 //! while it polls. As soon as it is authenticated and on a WebSocket it becomes a [`relay`].
 
+mod farewell;
+
 use crate::auth::identity::Identity;
 use crate::gate::admission::{Admission, User, Verdict};
 use crate::gate::ending::Ending;
 use crate::gate::engine::{Effect, Engine, GetAnswer, GetId};
 use crate::protocol::engineio::{Kind, Open, Packet, Version};
-use crate::protocol::frame::{self, FrameError, Watch, Writer};
+use crate::protocol::frame::{FrameError, Writer};
+use crate::protocol::scanner::{self, Watch};
 use crate::proxy::context::Context;
 use crate::proxy::frames::{Incoming, Leg, LegError};
+use crate::proxy::gets::Gets;
 use crate::proxy::headers;
 use crate::proxy::refusal;
 use crate::proxy::relay::{self, note_refusal};
@@ -17,24 +21,17 @@ use crate::session::mailbox::{Command, GetReply, PostReply};
 use crate::session::registry::Stay;
 use crate::stream::Stream;
 use crate::telemetry::access::Record;
-use crate::upstream::dial::{DialError, DialHead, Dialed};
+use crate::upstream::dial::{DialHead, Dialed};
 use bytes::{Bytes, BytesMut};
 use secrecy::ExposeSecret;
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep_until, timeout};
 
 /// Bytes of one message before the session has a user: tokens are at most 8 KiB.
 pub const MAX_UNAUTHENTICATED: u64 = 64 * 1024;
-
-/// A peer that is shown out has so long to take its last packets.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// A polling client is told to stay away with its next poll, if that comes within this time.
-const LAST_POLL: Duration = Duration::from_secs(5);
 
 /// One session, packet by packet.
 pub struct Conversation {
@@ -72,38 +69,6 @@ pub struct Conversation {
     pub leave_by: Option<Instant>,
 }
 
-/// Held GETs by number. There are never more than two: the second ends the session.
-#[derive(Default)]
-pub struct Gets {
-    waiting: Vec<(GetId, oneshot::Sender<GetReply>)>,
-    next: GetId,
-}
-
-impl Gets {
-    fn add(&mut self, reply: oneshot::Sender<GetReply>) -> GetId {
-        self.next += 1;
-        self.waiting.push((self.next, reply));
-        self.next
-    }
-
-    fn answer(&mut self, id: GetId, answer: GetReply) {
-        if let Some(i) = self.waiting.iter().position(|(held, _)| *held == id) {
-            let _ = self.waiting.swap_remove(i).1.send(answer);
-        }
-    }
-
-    /// Resolves when the client gives up a GET.
-    async fn gone(&mut self) -> GetId {
-        match self.waiting.first_mut() {
-            Some((id, reply)) => {
-                reply.closed().await;
-                *id
-            }
-            None => pending().await,
-        }
-    }
-}
-
 /// How a stretch of the conversation ends.
 enum Flow {
     Relay,
@@ -116,6 +81,11 @@ enum Step {
     Upstream(Result<Incoming, LegError>),
     GetGone(GetId),
     Tick,
+}
+
+/// The runtime's clock, which timers are set by.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 async fn next(leg: &mut Option<Leg>) -> Result<Incoming, LegError> {
@@ -191,21 +161,23 @@ impl Conversation {
     }
 
     fn take(&mut self, step: Step) -> Option<Flow> {
-        let now = Instant::now();
+        let now = now();
         match step {
             Step::Command(Some(Command::Get(reply))) => {
                 let id = self.gets.add(reply);
                 self.engine.get(now, id);
             }
             Step::Command(Some(Command::Post(packets, reply))) => {
-                self.post = Some(reply);
-                self.engine.post(packets);
+                // One that is too late for its session is answered by dropping `reply`.
+                if self.engine.post(packets) {
+                    self.post = Some(reply);
+                }
             }
             Step::Command(Some(Command::Upgrade(stream, read))) => self.upgrade(now, *stream, read),
             Step::Command(None) => self.mailbox = None,
             Step::Client(Ok(Incoming::Message { text, data })) => {
                 let packet = Packet::from_ws(self.version, text, data).ok();
-                self.engine.websocket(now, packet);
+                self.engine.websocket(packet);
             }
             Step::Client(Err(LegError::Frame(error))) if self.engine.on_websocket() => {
                 self.record.detail = Some(format!("client: {error}"));
@@ -219,12 +191,10 @@ impl Conversation {
             }
             Step::Upstream(Ok(Incoming::Message { text, data })) => return self.from_upstream(text, data),
             Step::Upstream(Ok(Incoming::Closed) | Err(_)) => {
-                self.upstream = None;
-                self.leave_by = Some(now + Duration::from_millis(self.context.timings.current().ping_timeout));
-                self.engine.drain();
+                self.upstream_gone(now);
             }
             Step::GetGone(id) => {
-                self.gets.waiting.retain(|(held, _)| *held != id);
+                self.gets.forget(id);
                 self.engine.get_gone(id);
             }
             Step::Tick => {
@@ -240,6 +210,13 @@ impl Conversation {
         None
     }
 
+    /// The backend has left: the client may fetch what it had said.
+    fn upstream_gone(&mut self, now: Instant) {
+        self.upstream = None;
+        self.leave_by = Some(now + Duration::from_millis(self.context.timings.current().ping_timeout));
+        self.engine.drain();
+    }
+
     fn upgrade(&mut self, now: Instant, stream: Stream, read: Bytes) {
         // A second WebSocket for the session is closed by dropping it; the first goes on.
         if self.engine.upgrade(now) {
@@ -250,51 +227,71 @@ impl Conversation {
 
     /// Does what the engine wants done.
     async fn settle(&mut self) -> Option<Flow> {
-        while let Some(effect) = self.engine.effect() {
-            match effect {
-                Effect::Get(id, GetAnswer::Packets(packets)) => {
-                    self.record.to_client += packets.len() as u64;
-                    self.gets.answer(id, GetReply::Packets(packets));
-                }
-                Effect::Get(id, GetAnswer::Conflict) => self.gets.answer(id, GetReply::Conflict),
-                Effect::Ws(packet) => {
-                    self.record.to_client += 1;
-                    if let Some(client) = &mut self.client {
-                        client.push_packet(self.version, &packet);
-                    }
-                }
-                Effect::DropWs => self.client = None,
-                Effect::Upgraded => {}
-                Effect::Client(packet) => {
-                    if let Some(flow) = self.from_client(packet).await {
-                        return Some(flow);
-                    }
-                }
-                Effect::Over(ending) => {
-                    self.flush().await;
-                    return Some(Flow::Over(ending));
+        loop {
+            while let Some(effect) = self.engine.effect() {
+                if let Some(flow) = self.apply(effect).await {
+                    return Some(flow);
                 }
             }
+            if self.flush().await {
+                return None;
+            }
         }
-        self.flush().await;
+    }
+
+    async fn apply(&mut self, effect: Effect) -> Option<Flow> {
+        match effect {
+            Effect::Get(id, GetAnswer::Packets(packets)) => {
+                self.record.to_client += packets.len() as u64;
+                if !self.gets.answer(id, GetReply::Packets(packets)) {
+                    // Its client gave it up meanwhile: what it was to be told is lost, and so is the session.
+                    return Some(Flow::Over(Ending::Client));
+                }
+            }
+            Effect::Get(id, GetAnswer::Conflict) => {
+                self.gets.answer(id, GetReply::Conflict);
+            }
+            Effect::Ws(packet) => {
+                self.record.to_client += 1;
+                if let Some(client) = &mut self.client {
+                    client.push_packet(self.version, &packet);
+                }
+            }
+            Effect::DropWs => self.client = None,
+            // Later requests of the session are refused at the door.
+            Effect::Upgraded => self.stay.entry().close_mailbox(),
+            Effect::Client(packet) => {
+                if let Some(flow) = self.from_client(packet).await {
+                    return Some(flow);
+                }
+            }
+            Effect::Over(ending) => {
+                self.flush().await;
+                return Some(Flow::Over(ending));
+            }
+        }
         None
     }
 
     /// Writes what is queued on both WebSockets; one that takes nothing for too long is given up.
-    async fn flush(&mut self) {
+    /// `false`: the engine has something to say to that.
+    async fn flush(&mut self) -> bool {
+        let mut well = true;
         let patience = self.context.config.limits.write_timeout;
-        if let Some(client) = &mut self.client {
-            if !matches!(timeout(patience, client.flush()).await, Ok(Ok(()))) {
-                self.client = None;
-                self.engine.websocket_gone();
-            }
+        if let Some(client) = &mut self.client
+            && !matches!(timeout(patience, client.flush()).await, Ok(Ok(())))
+        {
+            self.client = None;
+            self.engine.websocket_gone();
+            well = false;
         }
-        if let Some(upstream) = &mut self.upstream {
-            if !matches!(timeout(patience, upstream.flush()).await, Ok(Ok(()))) {
-                self.upstream = None;
-                self.leave_by = Some(Instant::now());
-            }
+        if let Some(upstream) = &mut self.upstream
+            && !matches!(timeout(patience, upstream.flush()).await, Ok(Ok(())))
+        {
+            self.upstream_gone(now());
+            well = false;
         }
+        well
     }
 
     /// One packet of the client for the backend.
@@ -319,7 +316,7 @@ impl Conversation {
             }
             Packet::Text(text) => text,
         };
-        if let Some(n) = frame::announced(text) {
+        if let Some(n) = scanner::announced(text) {
             self.attachments.0 = n;
         }
         let body = packet.body().unwrap_or_default();
@@ -332,16 +329,16 @@ impl Conversation {
             let answer = context.verify(judgement.token.expose_secret()).await;
             let answer = note_refusal(&context, &mut self.record, answer);
             verdict =
-                self.admission.judged(judgement.connect, answer.as_ref().map_err(|r| *r), &context.rules, &owns);
+                self.admission.judged(judgement.connect, answer.as_deref().map_err(|r| *r), &context.rules, &owns);
             identity = answer.ok();
         }
         match verdict {
             Verdict::Forward => self.to_upstream(&packet),
             Verdict::Replace(text) => {
-                if let (None, Some(identity)) = (self.stay.entry().user(), identity) {
-                    if let Err(reason) = self.join(&identity).await {
-                        return Some(Flow::Over(Ending::Gate(reason)));
-                    }
+                if let (None, Some(identity)) = (self.stay.entry().user(), identity)
+                    && let Err(reason) = self.join(&identity).await
+                {
+                    return Some(Flow::Over(Ending::Gate(reason)));
                 }
                 self.to_upstream(&Packet::text(text));
             }
@@ -377,7 +374,7 @@ impl Conversation {
             Ok(dialed) => dialed,
             Err(error) => {
                 self.record.detail = Some(error.to_string());
-                return Err(dial_reason(&error));
+                return Err(refusal::dial_reason(&error));
             }
         };
         let (_, leg) = await_open(&self.context, dialed).await?;
@@ -399,7 +396,7 @@ impl Conversation {
             (_, Kind::Open | Kind::Close | Kind::Upgrade | Kind::Noop) => return None,
             (Packet::Binary(_), _) => self.attachments.1 = self.attachments.1.saturating_sub(1),
             (Packet::Text(text), Kind::Message) if self.watch == Watch::SocketIo => {
-                if let Some(n) = frame::announced(text) {
+                if let Some(n) = scanner::announced(text) {
                     self.attachments.1 = n;
                 }
                 if let Some(pid) = packet.body().and_then(|body| self.admission.from_server(body)) {
@@ -427,94 +424,9 @@ impl Conversation {
             upstream: (upstream.0, upstream.1.into()),
             greeting: Vec::new(),
             attachments,
+            beats: true,
         }));
     }
-
-    /// Tells both sides and leaves.
-    async fn finish(mut self, ending: Ending) {
-        // A client that was refused and left did not leave of its own accord.
-        let refused = self.admission.refused().filter(|_| self.admission.user().is_none());
-        let reason = ending.reason().or(refused);
-        self.record.by = if reason.is_some() { "gate" } else { ending.by() };
-        self.record.reason = reason.map_or("", Reason::word);
-        self.engine.stop();
-        if let Some(upstream) = self.upstream.take() {
-            self.context.tasks.spawn(hang_up(upstream, 1001, ""));
-        }
-        if let Some(reply) = self.post.take() {
-            // engine.io answers `ok` to a payload that closes the session, asked for or not.
-            let done = matches!(ending, Ending::Client | Ending::Gate(Reason::ProtocolError));
-            let _ = reply.send(if done { PostReply::Done } else { PostReply::Over(ending) });
-        }
-        let goodbye = self.goodbye(ending);
-        let told = !self.gets.waiting.is_empty();
-        for (_, reply) in self.gets.waiting.drain(..) {
-            let _ = reply.send(last_poll(&goodbye, ending));
-        }
-        if let Some(mut client) = self.client.take() {
-            if self.engine.on_websocket() {
-                for packet in &goodbye {
-                    client.push_packet(self.version, packet);
-                }
-            }
-            let (code, reason) = refusal::close(ending);
-            self.context.tasks.spawn(hang_up(client, code, reason));
-        }
-        if self.engine.on_websocket() || told {
-            return self.stay.leave();
-        }
-        if !goodbye.is_empty() {
-            return self.wait_for_last_poll(&goodbye, ending).await;
-        }
-        if let Some(reason) = ending.reason().filter(|r| *r != Reason::ProtocolError) {
-            self.stay.say_farewell(Instant::now(), reason);
-        }
-    }
-
-    /// DISCONNECT packets where the client is to stay away.
-    fn goodbye(&self, ending: Ending) -> Vec<Packet> {
-        let ends = matches!(ending, Ending::Gate(Reason::TokenExpired | Reason::MaxSession));
-        if !(ends && self.context.says_goodbye() && self.attachments.1 == 0) {
-            return Vec::new();
-        }
-        self.admission.disconnects().into_iter().map(Packet::text).collect()
-    }
-
-    async fn wait_for_last_poll(&mut self, goodbye: &[Packet], ending: Ending) {
-        let told = async {
-            while let Some(next) = command(&mut self.mailbox).await {
-                match next {
-                    Command::Get(reply) => {
-                        let _ = reply.send(last_poll(goodbye, ending));
-                        return;
-                    }
-                    Command::Post(_, reply) => {
-                        let _ = reply.send(PostReply::Over(ending));
-                    }
-                    Command::Upgrade(..) => {}
-                }
-            }
-        };
-        let _ = timeout(LAST_POLL, told).await;
-    }
-}
-
-fn last_poll(goodbye: &[Packet], ending: Ending) -> GetReply {
-    if goodbye.is_empty() { GetReply::Over(ending) } else { GetReply::Packets(goodbye.to_vec()) }
-}
-
-/// Sends a close frame and waits a moment for the peer to close: a reset could overtake the frame.
-pub async fn hang_up(mut leg: Leg, code: u16, reason: &str) {
-    leg.push_close(code, reason);
-    let _ = timeout(LAST_WORDS, async {
-        leg.flush().await?;
-        let (mut stream, _) = leg.into_parts();
-        stream.shutdown().await?;
-        let mut rest = [0; 1024];
-        while stream.read(&mut rest).await? > 0 {}
-        std::io::Result::Ok(())
-    })
-    .await;
 }
 
 /// Waits for the backend's OPEN and learns from it.
@@ -530,10 +442,5 @@ pub async fn await_open(context: &Context, dialed: Dialed) -> Result<(Open, Leg)
     Ok((open, leg))
 }
 
-/// The word for a dial that failed.
-pub fn dial_reason(error: &DialError) -> Reason {
-    match error {
-        DialError::Unavailable { .. } => Reason::UpstreamUnavailable,
-        DialError::Refused { .. } | DialError::Invalid { .. } => Reason::UpstreamRefused,
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -85,7 +85,9 @@ impl Leg {
     fn parse(&mut self) -> Result<Option<Incoming>, LegError> {
         loop {
             let Some(head) = Head::parse(&self.input, self.reads)? else { return Ok(None) };
-            let so_far = self.fragments.as_ref().map_or(0, |(_, data)| data.len() as u64);
+            // Control frames stand between fragments and are no part of the message.
+            let control = matches!(head.opcode, Opcode::Close | Opcode::Ping | Opcode::Pong);
+            let so_far = self.fragments.as_ref().filter(|_| !control).map_or(0, |(_, data)| data.len() as u64);
             if head.len.saturating_add(so_far) > self.max_message {
                 return Err(FrameError::TooLong.into());
             }
@@ -107,10 +109,10 @@ impl Leg {
                 }
                 (Opcode::Continuation, Some((_, whole))) => {
                     whole.extend_from_slice(&data);
-                    if head.fin {
-                        if let Some((text, whole)) = self.fragments.take() {
-                            return Ok(Some(Incoming::Message { text, data: whole.freeze() }));
-                        }
+                    if head.fin
+                        && let Some((text, whole)) = self.fragments.take()
+                    {
+                        return Ok(Some(Incoming::Message { text, data: whole.freeze() }));
                     }
                 }
                 (Opcode::Text | Opcode::Binary, None) => {
@@ -130,6 +132,11 @@ impl Leg {
         let mut out = Vec::with_capacity(payload.len() + frame::MAX_HEAD);
         frame::encode(&mut out, opcode, payload, self.mask());
         self.output.extend_from_slice(&out);
+    }
+
+    /// Queues bytes that are no frame: the 101 that goes first.
+    pub fn push_raw(&mut self, bytes: &[u8]) {
+        self.output.extend_from_slice(bytes);
     }
 
     /// Queues one Engine.IO packet.
@@ -162,3 +169,6 @@ impl Leg {
         self.stream.flush().await
     }
 }
+
+#[cfg(test)]
+mod tests;

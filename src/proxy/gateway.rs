@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
-use http_body_util::{Either, Full};
+use http_body_util::{Either, Empty, Full};
 use hyper::body::Incoming;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,6 +27,9 @@ const ASSERTION_KEYS: &str = "/.well-known/siogate/jwks.json";
 
 /// An answer's body: the gate's own, or a backend's as it comes.
 pub type Body = Either<Full<Bytes>, Incoming>;
+
+/// A request's body: none is read of one that asks for an upgrade.
+pub type Inbound = Either<Incoming, Empty<Bytes>>;
 
 /// What the gate answers.
 pub type Answer = Response<Body>;
@@ -57,16 +60,37 @@ impl Upgrade {
 }
 
 /// Answers one request.
-pub async fn handle(context: Arc<Context>, connection: Connection, request: Request<Incoming>) -> Answer {
+pub async fn handle(context: Arc<Context>, connection: Connection, request: Request<Inbound>) -> Answer {
+    let wants_upgrade = request.headers().contains_key(header::UPGRADE);
     match judge(&context, connection, &request) {
-        Ok((peer, place)) => dispatch(context, peer, place, request).await,
-        Err(answer) => {
-            let mut answer = own(*answer);
-            // What is malformed may be half of something else: nothing more is read from this connection.
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            answer
+        Ok((peer, place)) => {
+            let names = context.rules.sources.query_names();
+            let in_query = request.uri().query().is_some_and(|raw| plain::names_any(raw, names));
+            let mut answer = dispatch(context, peer, place, request).await;
+            if in_query {
+                keep_to_yourself(answer.headers_mut());
+            }
+            let refused = wants_upgrade && answer.status() != StatusCode::SWITCHING_PROTOCOLS;
+            if refused { closing(answer) } else { answer }
         }
+        // What is malformed may be half of something else.
+        Err(answer) => closing(own(*answer)),
     }
+}
+
+/// The target holds a credential: no cache may keep the answer, no page may name it as where it came from
+/// (RFC 6750 section 2.3, RFC 9700 section 4.3.2).
+fn keep_to_yourself(headers: &mut HeaderMap) {
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+}
+
+/// Nothing more is read from this connection: after a refused upgrade the client may speak anything.
+pub fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 /// An answer of the gate's own.
@@ -74,7 +98,7 @@ pub fn own(response: Response<Full<Bytes>>) -> Answer {
     response.map(Either::Left)
 }
 
-async fn dispatch(context: Arc<Context>, peer: Peer, place: Place, request: Request<Incoming>) -> Answer {
+async fn dispatch(context: Arc<Context>, peer: Peer, place: Place, request: Request<Inbound>) -> Answer {
     match place {
         Place::Engine => engine(context, peer, request).await,
         Place::Bundle => plain::bundle(&context, &peer, request).await,
@@ -88,7 +112,7 @@ async fn dispatch(context: Arc<Context>, peer: Peer, place: Place, request: Requ
 fn judge(
     context: &Context,
     connection: Connection,
-    request: &Request<Incoming>,
+    request: &Request<Inbound>,
 ) -> Result<(Peer, Place), Box<Response<Full<Bytes>>>> {
     let refuse = |message: &str| Box::new(refusal::bad_request(message));
     let (uri, headers) = (request.uri(), request.headers());
@@ -108,8 +132,7 @@ fn judge(
         }
     }
     let authority = target::authority(uri, headers).map_err(|e| refuse(&e.to_string()))?;
-    let place =
-        target::classify(uri.path(), &context.config.socketio.path).map_err(|e| refuse(&e.to_string()))?;
+    let place = target::classify(uri.path(), &context.config.socketio.path).map_err(|e| refuse(&e.to_string()))?;
     let trusted_proxies = &context.config.server.trusted_proxies;
     let forwarded = forwarded::resolve(connection.peer, trusted_proxies, headers);
     let address = connection.peer.to_canonical();
@@ -119,7 +142,7 @@ fn judge(
 }
 
 /// A request on the Socket.IO path.
-async fn engine(context: Arc<Context>, peer: Peer, request: Request<Incoming>) -> Answer {
+async fn engine(context: Arc<Context>, peer: Peer, request: Request<Inbound>) -> Answer {
     let own_authority = peer.forwarded.host.clone().unwrap_or_else(|| peer.authority.clone());
     let decision = context.origins.judge(request.headers(), &own_authority, context.config.socketio.require_origin);
     if decision == Decision::Refused {
@@ -172,7 +195,7 @@ fn preflight(asked: &HeaderMap) -> Answer {
 ///
 /// # Errors
 /// 400, or 426 for another version than 13 (RFC 6455 section 4.4).
-pub fn upgrade(request: &Request<Incoming>) -> Result<Option<Upgrade>, Box<Response<Full<Bytes>>>> {
+pub fn upgrade(request: &Request<Inbound>) -> Result<Option<Upgrade>, Box<Response<Full<Bytes>>>> {
     let headers = request.headers();
     let mut upgrades = headers.get_all(header::UPGRADE).iter();
     let Some(wanted) = upgrades.next() else { return Ok(None) };

@@ -1,5 +1,6 @@
 //! Opens sessions: verified at once where the request carries a credential, else with its CONNECT.
 
+use crate::auth::cache::Fingerprint;
 use crate::auth::credential::Found;
 use crate::auth::identity::Identity;
 use crate::auth::verifier::Refusal;
@@ -7,15 +8,18 @@ use crate::config::model::{OnReject, Protocol};
 use crate::gate::admission::{Admission, User};
 use crate::gate::engine::{Engine, Heartbeat, Start};
 use crate::protocol::engineio::{Open, Packet, Version};
-use crate::protocol::frame::{self, Opcode, Watch, Writer};
+use crate::protocol::frame::{self, Opcode, Writer};
 use crate::protocol::handshake::{EngineError, Query, Transport};
+use crate::protocol::scanner::Watch;
 use crate::protocol::{sid, socketio};
-use crate::proxy::context::{Context, Fingerprint, fingerprint};
-use crate::proxy::conversation::{self, Conversation, Gets, MAX_UNAUTHENTICATED};
+use crate::proxy::context::{Context, fingerprint};
+use crate::proxy::conversation::{self, Conversation, MAX_UNAUTHENTICATED};
 use crate::proxy::frames::Leg;
-use crate::proxy::gateway::{Answer, Upgrade, own, refuse};
+use crate::proxy::gateway::{Answer, Inbound, Upgrade, own, refuse};
+use crate::proxy::gets::Gets;
 use crate::proxy::headers::{self, Peer};
-use crate::proxy::polling::{packets_answer, switched};
+use crate::proxy::polling::packets_answer;
+use crate::proxy::takeover::Takeover;
 use crate::proxy::{refusal, relay};
 use crate::reason::Reason;
 use crate::session::mailbox::{self, Command};
@@ -25,7 +29,6 @@ use crate::upstream::dial::{DialError, DialHead, Dialed};
 use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request};
-use hyper::body::Incoming;
 use secrecy::ExposeSecret;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +43,7 @@ struct Call<'a> {
     watch: Watch,
     /// The WebSocket handshake, where the client came with one.
     upgrade: Option<Upgrade>,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
     credential: Option<Fingerprint>,
 }
 
@@ -48,7 +51,7 @@ struct Call<'a> {
 pub async fn answer(
     context: &Arc<Context>,
     peer: &Peer,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
     query: &Query,
     transport: Transport,
     upgrade: Option<Upgrade>,
@@ -73,6 +76,10 @@ pub async fn answer(
     if context.is_draining() {
         return refuse(context, peer, Reason::Draining, "");
     }
+    // Before a backend is dialled for it; the registry decides.
+    if context.registry.len() >= context.config.limits.max_sessions {
+        return refuse(context, peer, Reason::TooManyConnections, "see [limits]");
+    }
     let raw = context.config.socketio.protocol == Protocol::EngineIo;
     let watch = if raw { Watch::Frames } else { Watch::SocketIo };
     let call = Call { context, peer, query, version, watch, upgrade, request, credential: None };
@@ -87,13 +94,12 @@ impl Call<'_> {
         let values = |name: &str| self.query.get_all(name).into_iter().map(String::from).collect();
         let refusal = match context.rules.sources.in_request(self.request.headers(), values) {
             Found::None => return self.without_credential().await,
-            Found::Malformed { detail } => {
-                Refusal { reason: Reason::CredentialMalformed, detail, need_key: None }
-            }
+            Found::Malformed { detail } => Refusal { reason: Reason::CredentialMalformed, detail, need_key: None },
             Found::Token { token, .. } => {
-                self.credential = Some(fingerprint(token.expose_secret()));
-                match context.verify(token.expose_secret()).await {
-                    Ok(identity) => return self.with_identity(identity).await,
+                let fingerprint = fingerprint(token.expose_secret());
+                self.credential = Some(fingerprint);
+                match context.verify_known(token.expose_secret(), &fingerprint).await {
+                    Ok(identity) => return self.with_identity(&identity).await,
                     Err(refusal) => refusal,
                 }
             }
@@ -145,21 +151,21 @@ impl Call<'_> {
     }
 
     /// The backend is dialled as this user, and its OPEN is the client's.
-    async fn with_identity(self, identity: Identity) -> Answer {
+    async fn with_identity(self, identity: &Identity) -> Answer {
         let context = self.context;
         let mut record = self.record();
         let mut head = self.head();
-        headers::add_identity(context, &mut head.headers, &identity, &record.session);
-        let user = User::of(&identity);
+        headers::add_identity(context, &mut head.headers, identity, &record.session);
+        let user = User::of(identity);
         record.subject = Some(user.subject.clone());
         record.issuer = Some(user.issuer.clone());
         let opened = match context.dial(&head).await {
             Ok(mut dialed) => {
                 let headers = std::mem::take(&mut dialed.headers);
                 let protocol = dialed.protocol.take();
-                self.enter(dialed, user, &identity).await.map(|(open, leg, stay, mailbox)| {
-                    (open, leg, stay, mailbox, headers, protocol)
-                })
+                self.enter(dialed, user, identity)
+                    .await
+                    .map(|(open, leg, stay, mailbox)| (open, leg, stay, mailbox, headers, protocol))
             }
             Err(error) => {
                 record.detail = Some(error.to_string());
@@ -210,7 +216,7 @@ impl Call<'_> {
     }
 
     fn refused_by_backend(&self, error: &DialError) -> Reason {
-        conversation::dial_reason(error)
+        refusal::dial_reason(error)
     }
 
     fn admission(&self, stay: &Stay) -> Admission {
@@ -222,22 +228,23 @@ impl Call<'_> {
 
     /// Both sides are WebSockets and the user is known: relay at once.
     fn websocket(
-        mut self,
-        record: Record,
+        self,
+        mut record: Record,
         stay: Stay,
         open: &Open,
         leg: Leg,
         headers: HeaderMap,
         protocol: Option<String>,
     ) -> Answer {
-        let switching = hyper::upgrade::on(&mut self.request);
         let admission = self.admission(&stay);
-        let mut greeting = Vec::new();
         let open = Open { upgrades: Vec::new(), ..open.clone() };
-        frame::encode(&mut greeting, Opcode::Text, format!("0{}", open.serialise()).as_bytes(), None);
+        let mut answer = self.accept(&headers, protocol.as_deref());
         let (context, watch) = (self.context.clone(), self.watch);
-        self.context.tasks.spawn(async move {
-            let Some((client, read)) = switched(switching).await else { return gone(record) };
+        // Should the connection be lost before it has switched, then it was the client's doing.
+        record.by = "client";
+        Takeover::leave(&mut answer, move |switched| {
+            let mut greeting = switched.head;
+            frame::encode(&mut greeting, Opcode::Text, format!("0{}", open.serialise()).as_bytes(), None);
             let (upstream, rest) = leg.into_parts();
             relay::run(relay::Parts {
                 context,
@@ -245,14 +252,14 @@ impl Call<'_> {
                 record,
                 admission,
                 watch,
-                client: (client, read.into()),
+                client: (switched.stream, switched.read.into()),
                 upstream: (upstream, rest.into()),
                 greeting,
                 attachments: (0, 0),
+                beats: true,
             })
-            .await;
         });
-        self.accept(&headers, protocol.as_deref())
+        answer
     }
 
     /// The 101, with what the backend said in its own.
@@ -317,7 +324,7 @@ impl Call<'_> {
     }
 
     /// The gate answers OPEN itself and waits for a CONNECT; the backend hears nothing yet.
-    fn open_unauthenticated(mut self, fallback: Reason) -> Answer {
+    fn open_unauthenticated(self, fallback: Reason) -> Answer {
         let context = self.context;
         let polls = self.upgrade.is_none();
         let (sender, receiver) = mpsc::channel(if polls { mailbox::CAPACITY } else { 1 });
@@ -357,22 +364,20 @@ impl Call<'_> {
             context.tasks.spawn(conversation.run());
             return packets_answer(self.version, self.query.b64, &[open.packet()]);
         }
-        let switching = hyper::upgrade::on(&mut self.request);
         let version = self.version;
-        context.tasks.spawn(async move {
-            let Some((stream, read)) = switched(switching).await else { return gone(conversation.record) };
-            let mut client = Leg::new(stream, Writer::Client, BytesMut::from(read), MAX_UNAUTHENTICATED);
+        let mut answer = self.accept(&HeaderMap::new(), None);
+        conversation.record.by = "client";
+        Takeover::leave(&mut answer, move |switched| {
+            let input = BytesMut::from(switched.read);
+            let mut client = Leg::new(switched.stream, Writer::Client, input, MAX_UNAUTHENTICATED);
+            client.push_raw(&switched.head);
             client.push_packet(version, &open.packet());
             conversation.client = Some(client);
             refusal.into_iter().for_each(|packet| conversation.engine.send(packet));
-            conversation.run().await;
+            conversation.run()
         });
-        self.accept(&HeaderMap::new(), None)
+        answer
     }
-}
-
-fn gone(mut record: Record) {
-    record.by = "client";
 }
 
 /// A name for logs and for the backend. No secret: unlike the sid it opens nothing.

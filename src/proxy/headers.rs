@@ -22,7 +22,8 @@ const HOP_BY_HOP: [&str; 10] = [
 ];
 
 /// What a client may not have removed by naming it in `Connection`: it is what decisions rest on.
-const KEPT: [&str; 7] = ["authorization", "cookie", "origin", "host", "content-length", "content-type", "x-forwarded-for"];
+const KEPT: [&str; 7] =
+    ["authorization", "cookie", "origin", "host", "content-length", "content-type", "x-forwarded-for"];
 
 /// Rewritten for each WebSocket: its own handshake's business.
 const WEBSOCKET: [&str; 4] =
@@ -101,17 +102,16 @@ fn add_forwarded(out: &mut HeaderMap, client: &HeaderMap, peer: &Peer) {
     let _ = write!(chain, "{}", peer.address);
     let proto = if peer.https { "https" } else { "http" };
     let host = peer.forwarded.host.as_deref().unwrap_or(&peer.authority);
-    for (name, value) in
-        [("x-forwarded-for", chain.as_str()), ("x-forwarded-proto", proto), ("x-forwarded-host", host)]
+    for (name, value) in [("x-forwarded-for", chain.as_str()), ("x-forwarded-proto", proto), ("x-forwarded-host", host)]
     {
         if let Ok(value) = HeaderValue::from_str(value) {
             out.insert(HeaderName::from_static(name), value);
         }
     }
-    if !out.contains_key("traceparent") {
-        if let Some(value) = traceparent() {
-            out.insert(HeaderName::from_static("traceparent"), value);
-        }
+    if !out.contains_key("traceparent")
+        && let Some(value) = traceparent()
+    {
+        out.insert(HeaderName::from_static("traceparent"), value);
     }
 }
 
@@ -141,11 +141,11 @@ pub fn add_identity(context: &Context, out: &mut HeaderMap, identity: &Identity,
     };
     let claims = context.mapping.claims(identity);
     let token = signer.sign(identity, session, &config.audience, &claims, context.clock.unix());
-    if let (Ok(token), Ok(name)) = (token, HeaderName::try_from(config.header.as_str())) {
-        if let Ok(mut value) = HeaderValue::try_from(token) {
-            value.set_sensitive(true);
-            out.insert(name, value);
-        }
+    if let (Ok(token), Ok(name)) = (token, HeaderName::try_from(config.header.as_str()))
+        && let Ok(mut value) = HeaderValue::try_from(token)
+    {
+        value.set_sensitive(true);
+        out.insert(name, value);
     }
 }
 
@@ -158,6 +158,10 @@ pub fn for_client(upstream: &HeaderMap) -> HeaderMap {
         if !hop && !named.contains(name) {
             out.append(name, value.clone());
         }
+    }
+    // RFC 9112 section 6.3: chunked overrides a length, which then must not go on.
+    if upstream.contains_key(header::TRANSFER_ENCODING) {
+        out.remove(header::CONTENT_LENGTH);
     }
     out
 }

@@ -6,14 +6,13 @@ use crate::auth::identity::Identity;
 use crate::config::model::{ClientBundle, Route, RouteAuth};
 use crate::gate::admission::{Admission, User};
 use crate::protocol::engineio::Version;
-use crate::protocol::frame::Watch;
 use crate::protocol::origin::Decision;
+use crate::protocol::scanner::Watch;
 use crate::protocol::sid;
 use crate::proxy::context::Context;
-use crate::proxy::conversation::dial_reason;
-use crate::proxy::gateway::{self, Answer, own, refuse};
+use crate::proxy::gateway::{self, Answer, Inbound, own, refuse};
 use crate::proxy::headers::{self, Peer};
-use crate::proxy::polling::switched;
+use crate::proxy::takeover::Takeover;
 use crate::proxy::{refusal, relay};
 use crate::reason::Reason;
 use crate::session::registry::Newcomer;
@@ -30,6 +29,7 @@ use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
@@ -39,7 +39,7 @@ const METHODS: [Method; 7] =
 
 /// The client bundle that Socket.IO servers serve; without its query, which a backend that serves none
 /// would read as a handshake.
-pub async fn bundle(context: &Context, peer: &Peer, request: Request<Incoming>) -> Answer {
+pub async fn bundle(context: &Context, peer: &Peer, request: Request<Inbound>) -> Answer {
     let served = context.config.socketio.client_bundle == ClientBundle::Pass;
     if !served || !matches!(*request.method(), Method::GET | Method::HEAD) {
         return own(gateway::not_found());
@@ -58,7 +58,7 @@ fn path_only(uri: &Uri) -> Uri {
 }
 
 /// A request outside of the Socket.IO path.
-pub async fn route(context: Arc<Context>, peer: &Peer, request: Request<Incoming>) -> Answer {
+pub async fn route(context: Arc<Context>, peer: &Peer, request: Request<Inbound>) -> Answer {
     if !METHODS.contains(request.method()) {
         return own(refusal::json(StatusCode::METHOD_NOT_ALLOWED, r#"{"message":"method not allowed"}"#.into()));
     }
@@ -78,7 +78,7 @@ pub async fn route(context: Arc<Context>, peer: &Peer, request: Request<Incoming
     };
     match upgrade {
         Some(upgrade) => tunnel(&context, peer, request, &upgrade, identity).await,
-        None => forward(&context, peer, request, identity.as_ref()).await,
+        None => forward(&context, peer, request, identity.as_deref()).await,
     }
 }
 
@@ -96,8 +96,8 @@ async fn identify(
     context: &Context,
     peer: &Peer,
     route: &Route,
-    request: &Request<Incoming>,
-) -> Result<Option<Identity>, Answer> {
+    request: &Request<Inbound>,
+) -> Result<Option<Arc<Identity>>, Answer> {
     let headers = request.headers();
     match route.auth {
         RouteAuth::Deny => return Err(own(refusal::json(StatusCode::FORBIDDEN, r#"{"message":"forbidden"}"#.into()))),
@@ -140,6 +140,12 @@ fn values(raw: &str, name: &str) -> Vec<String> {
     pairs.filter(|(n, _)| decode(n) == name).map(|(_, value)| decode(value)).collect()
 }
 
+/// Whether one of these parameters stands in a query, in whatever spelling.
+pub fn names_any(raw: &str, names: &[String]) -> bool {
+    let possible = raw.contains(['%', '+']) || names.iter().any(|name| raw.contains(name.as_str()));
+    possible && names.iter().any(|name| !values(raw, name).is_empty())
+}
+
 fn decode(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
@@ -160,12 +166,7 @@ fn target(context: &Context, uri: &Uri) -> String {
     if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
 }
 
-async fn forward(
-    context: &Context,
-    peer: &Peer,
-    request: Request<Incoming>,
-    identity: Option<&Identity>,
-) -> Answer {
+async fn forward(context: &Context, peer: &Peer, request: Request<Inbound>, identity: Option<&Identity>) -> Answer {
     let mut headers = headers::for_upstream(context, request.headers(), peer);
     if let Some(identity) = identity {
         headers::add_identity(context, &mut headers, identity, "");
@@ -174,19 +175,21 @@ async fn forward(
         return own(refusal::bad_request("malformed target"));
     };
     let (parts, body) = request.into_parts();
-    let mut onward = Request::new(Paced::new(body, context.config.limits.body_timeout));
+    let late = Arc::new(AtomicBool::new(false));
+    let mut onward = Request::new(Paced::new(body, context.config.limits.body_timeout, late.clone()));
     *onward.method_mut() = parts.method;
     *onward.uri_mut() = uri;
     *onward.headers_mut() = headers;
     context.metrics.http_requests.inc();
-    answer(context, peer, context.client.send(onward).await)
+    let result = context.client.send(onward).await;
+    if result.is_err() && late.load(Ordering::Relaxed) {
+        // The client's fault, not the backend's.
+        return gateway::closing(own(refusal::too_slow()));
+    }
+    answer(context, peer, result)
 }
 
-fn answer(
-    context: &Context,
-    peer: &Peer,
-    result: Result<http::Response<Incoming>, ProxyError>,
-) -> Answer {
+fn answer(context: &Context, peer: &Peer, result: Result<http::Response<Incoming>, ProxyError>) -> Answer {
     match result {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             refuse(context, peer, Reason::UpstreamRefused, "101 without being asked")
@@ -199,9 +202,7 @@ fn answer(
         Err(error @ ProxyError::Unavailable { .. }) => {
             refuse(context, peer, Reason::UpstreamUnavailable, &error.to_string())
         }
-        Err(error @ ProxyError::Broken { .. }) => {
-            refuse(context, peer, Reason::UpstreamRefused, &error.to_string())
-        }
+        Err(error @ ProxyError::Broken { .. }) => refuse(context, peer, Reason::UpstreamRefused, &error.to_string()),
         Err(error @ ProxyError::Invalid { .. }) => own(refusal::bad_request(&error.to_string())),
     }
 }
@@ -210,9 +211,9 @@ fn answer(
 async fn tunnel(
     context: &Arc<Context>,
     peer: &Peer,
-    mut request: Request<Incoming>,
+    request: Request<Inbound>,
     upgrade: &gateway::Upgrade,
-    identity: Option<Identity>,
+    identity: Option<Arc<Identity>>,
 ) -> Answer {
     let name: Arc<str> = sid::generate().into();
     let mut record = Record::begin(context.metrics.clone(), name.clone(), peer.forwarded.client, "websocket");
@@ -221,8 +222,14 @@ async fn tunnel(
         headers::add_identity(context, &mut headers, identity, &name);
     }
     let head = DialHead { path_and_query: target(context, request.uri()), headers };
-    let newcomer =
-        Newcomer { sid: &sid::generate(), version: Version::V4, b64: false, credential: None, mailbox: None, waits: None };
+    let newcomer = Newcomer {
+        sid: &sid::generate(),
+        version: Version::V4,
+        b64: false,
+        credential: None,
+        mailbox: None,
+        waits: None,
+    };
     let entered = context.registry.enter(newcomer);
     let mut stay = match entered {
         Ok(stay) => stay,
@@ -237,12 +244,11 @@ async fn tunnel(
     let dialed = match context.dial(&head).await {
         Ok(dialed) => dialed,
         Err(error) => {
-            let reason = dial_reason(&error);
+            let reason = refusal::dial_reason(&error);
             record.reason = reason.word();
             return refuse(context, peer, reason, &error.to_string());
         }
     };
-    let switching = hyper::upgrade::on(&mut request);
     let mut accepted = upgrade.accept();
     let out = accepted.headers_mut();
     copy_new(out, &headers::for_client(&dialed.headers));
@@ -251,20 +257,20 @@ async fn tunnel(
         out.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
     }
     let shared = context.clone();
-    context.tasks.spawn(async move {
-        let Some((client, read)) = switched(switching).await else { return };
+    record.by = "client";
+    Takeover::leave(&mut accepted, move |switched| {
         relay::run(relay::Parts {
             context: shared,
             stay,
             record,
             admission: Admission::without_user(Version::V4, Reason::CredentialMissing),
             watch: Watch::Frames,
-            client: (client, read.into()),
+            client: (switched.stream, switched.read.into()),
             upstream: (dialed.stream, dialed.leftover.into()),
-            greeting: Vec::new(),
+            greeting: switched.head,
             attachments: (0, 0),
+            beats: false,
         })
-        .await;
     });
     accepted
 }
@@ -279,14 +285,16 @@ fn copy_new(out: &mut HeaderMap, from: &HeaderMap) {
 
 /// A body that has to keep moving: hyper itself waits for ever.
 struct Paced {
-    body: Incoming,
+    body: Inbound,
     patience: Duration,
     sleep: Pin<Box<Sleep>>,
+    /// Set when it has not.
+    late: Arc<AtomicBool>,
 }
 
 impl Paced {
-    fn new(body: Incoming, patience: Duration) -> Self {
-        Self { body, patience, sleep: Box::pin(sleep(patience)) }
+    fn new(body: Inbound, patience: Duration, late: Arc<AtomicBool>) -> Self {
+        Self { body, patience, sleep: Box::pin(sleep(patience)), late }
     }
 }
 
@@ -301,10 +309,11 @@ impl Body for Paced {
             // Trailers could carry what headers may not.
             return match frame {
                 Some(Ok(frame)) if frame.is_trailers() => Poll::Ready(None),
-                other => Poll::Ready(other.map(|f| f.map_err(Into::into))),
+                other => Poll::Ready(other),
             };
         }
         ready!(self.sleep.as_mut().poll(cx));
+        self.late.store(true, Ordering::Relaxed);
         Poll::Ready(Some(Err("the request body took too long".into())))
     }
 

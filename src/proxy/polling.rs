@@ -8,23 +8,22 @@ use crate::protocol::handshake::{EngineError, Query, Transport};
 use crate::protocol::{payload, sid};
 use crate::proxy::context::{Context, fingerprint};
 use crate::proxy::conversation::MAX_UNAUTHENTICATED;
-use crate::proxy::gateway::{self, Answer, Upgrade, own, refuse};
+use crate::proxy::gateway::{self, Answer, Inbound, Upgrade, closing, own, refuse};
 use crate::proxy::headers::Peer;
+use crate::proxy::takeover::Takeover;
 use crate::proxy::{handshake, refusal};
 use crate::reason::Reason;
 use crate::session::mailbox::{Command, GetReply, Mailbox, PostReply};
 use crate::session::registry::Entry;
-use crate::stream::Stream;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Body, Incoming};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use hyper::body::Body;
 use secrecy::ExposeSecret;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -32,27 +31,19 @@ use tokio::time::timeout;
 const SWITCH: Duration = Duration::from_secs(10);
 
 /// Answers a request on the Socket.IO path whose origin may be there.
-pub async fn engine(context: Arc<Context>, peer: Peer, request: Request<Incoming>) -> Answer {
-    let wants_upgrade = request.headers().contains_key(header::UPGRADE);
-    let answer = match read(&request) {
+pub async fn engine(context: Arc<Context>, peer: Peer, request: Request<Inbound>) -> Answer {
+    match read(&request) {
         Ok((query, transport, upgrade)) => match query.sid.clone() {
             Some(sid) => in_session(&context, &peer, request, &query, transport, upgrade, &sid).await,
             None => handshake::answer(&context, &peer, request, &query, transport, upgrade).await,
         },
         Err(answer) => own(*answer),
-    };
-    if wants_upgrade && answer.status().is_client_error() { closing(answer) } else { answer }
-}
-
-/// After a refused upgrade nothing more is read from the connection.
-fn closing(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    answer
+    }
 }
 
 type Read = (Query, Transport, Option<Upgrade>);
 
-fn read(request: &Request<Incoming>) -> Result<Read, Box<Response<Full<Bytes>>>> {
+fn read(request: &Request<Inbound>) -> Result<Read, Box<Response<Full<Bytes>>>> {
     let query = Query::parse(request.uri().query().unwrap_or_default())
         .map_err(|e| Box::new(refusal::bad_request(&e.to_string())))?;
     if query.jsonp {
@@ -73,23 +64,21 @@ fn read(request: &Request<Incoming>) -> Result<Read, Box<Response<Full<Bytes>>>>
 async fn in_session(
     context: &Arc<Context>,
     peer: &Peer,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
     query: &Query,
     transport: Transport,
     upgrade: Option<Upgrade>,
     id: &str,
 ) -> Answer {
     let known = if sid::is_valid(id) { context.registry.find(id) } else { None };
-    let Some(entry) = known else { return unknown(context, id, upgrade.is_some()) };
+    let Some(entry) = known else { return unknown(context, peer, id, upgrade.is_some()) };
     if let Err(answer) = same_user(context, peer, &entry, request.headers(), query).await {
         return answer;
     }
-    if let Some(reason) = entry.ended() {
-        return own(refusal::response(reason));
-    }
     let Some(mailbox) = entry.mailbox() else { return bad_request(upgrade.is_some()) };
     match (transport, upgrade, request.method()) {
-        (Transport::Websocket, Some(upgrade), _) => take_over(context, mailbox, request, &upgrade),
+        (Transport::Websocket, Some(_), _) if entry.ended().is_some() => gone(&entry),
+        (Transport::Websocket, Some(upgrade), _) => take_over(mailbox, &upgrade),
         (Transport::Websocket, None, _) => bad_request(false),
         (Transport::Polling, _, &Method::GET) => get(&entry, mailbox).await,
         (Transport::Polling, _, &Method::POST) => post(context, &entry, mailbox, request).await,
@@ -102,10 +91,12 @@ async fn in_session(
     }
 }
 
-fn unknown(context: &Context, id: &str, on_upgrade: bool) -> Answer {
+fn unknown(context: &Context, peer: &Peer, id: &str, on_upgrade: bool) -> Answer {
     let response = match context.registry.farewell(id) {
         Some(reason) => refusal::response(reason),
-        None => refusal::engine_error(EngineError::UnknownSid),
+        None if context.may_guess(peer.forwarded.client) => refusal::engine_error(EngineError::UnknownSid),
+        // Ids are unguessable; who tries all the same gets no faster than this.
+        None => return refuse(context, peer, Reason::RateLimited, "too many unknown session ids"),
     };
     own(if on_upgrade { refusal::on_upgrade(&response, EngineError::UnknownSid.message()) } else { response })
 }
@@ -114,6 +105,16 @@ fn bad_request(on_upgrade: bool) -> Answer {
     let error = EngineError::BadRequest;
     let response = refusal::engine_error(error);
     own(if on_upgrade { refusal::on_upgrade(&response, error.message()) } else { response })
+}
+
+/// For a session that took no more requests: why, where it was shown out.
+fn gone(entry: &Entry) -> Answer {
+    match entry.ended() {
+        // As engine.io: whoever breaks the protocol is forgotten at once.
+        Some(Reason::ProtocolError) => own(refusal::engine_error(EngineError::UnknownSid)),
+        Some(reason) => own(refusal::response(reason)),
+        None => bad_request(false),
+    }
 }
 
 /// The sid is a secret, so a request needs no credential; but one that is there must be the user's.
@@ -148,13 +149,15 @@ async fn same_user(
 
 async fn get(entry: &Entry, mailbox: Mailbox) -> Answer {
     let (reply, answer) = oneshot::channel();
+    // Also where it has been shown out: its last poll may be waited for.
     if mailbox.send(Command::Get(reply)).await.is_err() {
-        return bad_request(false);
+        return gone(entry);
     }
     match answer.await {
         Ok(GetReply::Packets(packets)) => packets_answer(entry.version, entry.b64, &packets),
         Ok(GetReply::Over(ending)) => own(refusal::over(ending)),
-        Ok(GetReply::Conflict) | Err(_) => bad_request(false),
+        Ok(GetReply::Conflict) => bad_request(false),
+        Err(_) => gone(entry),
     }
 }
 
@@ -181,7 +184,7 @@ impl Drop for Posting<'_> {
     }
 }
 
-async fn post(context: &Context, entry: &Entry, mailbox: Mailbox, request: Request<Incoming>) -> Answer {
+async fn post(context: &Context, entry: &Entry, mailbox: Mailbox, request: Request<Inbound>) -> Answer {
     if !entry.begin_post() {
         entry.end(Reason::ProtocolError);
         return bad_request(false);
@@ -199,11 +202,12 @@ async fn post(context: &Context, entry: &Entry, mailbox: Mailbox, request: Reque
     let packets = payload::decode(entry.version, binary, body, context.config.limits.max_packets_per_payload).ok();
     let (reply, answer) = oneshot::channel();
     if mailbox.send(Command::Post(packets, reply)).await.is_err() {
-        return bad_request(false);
+        return gone(entry);
     }
     match answer.await {
         Ok(PostReply::Done) => text_answer("text/html", Bytes::from_static(b"ok")),
         Ok(PostReply::Over(ending)) => own(refusal::over(ending)),
+        Err(_) if entry.ended().is_some() => gone(entry),
         Err(_) => own(refusal::over(Ending::Client)),
     }
 }
@@ -221,7 +225,7 @@ fn body_kind(version: Version, headers: &HeaderMap) -> Option<bool> {
 }
 
 /// Reads a body whole, within its limits of size and time.
-async fn body(context: &Context, body: Incoming, limit: u64) -> Result<Bytes, Answer> {
+async fn body(context: &Context, body: Inbound, limit: u64) -> Result<Bytes, Answer> {
     let too_large = || {
         context.metrics.refuse(Reason::PayloadTooLarge.word());
         own(refusal::response(Reason::PayloadTooLarge))
@@ -234,27 +238,17 @@ async fn body(context: &Context, body: Incoming, limit: u64) -> Result<Bytes, An
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(closing(bad_request(false))),
-        Err(_) => {
-            let body = r#"{"code":3,"message":"request body took too long"}"#;
-            Err(closing(own(refusal::json(StatusCode::REQUEST_TIMEOUT, body.into()))))
-        }
+        Err(_) => Err(closing(own(refusal::too_slow()))),
     }
 }
 
 /// A WebSocket for a session that polls.
-fn take_over(context: &Context, mailbox: Mailbox, mut request: Request<Incoming>, upgrade: &Upgrade) -> Answer {
-    let switching = hyper::upgrade::on(&mut request);
-    context.tasks.spawn(async move {
-        if let Some((stream, read)) = switched(switching).await {
-            let _ = mailbox.send(Command::Upgrade(Box::new(stream), read)).await;
+fn take_over(mailbox: Mailbox, upgrade: &Upgrade) -> Answer {
+    let mut answer = upgrade.accept();
+    Takeover::leave(&mut answer, move |mut switched| async move {
+        if timeout(SWITCH, switched.stream.write_all(&switched.head)).await.is_ok_and(|written| written.is_ok()) {
+            let _ = mailbox.send(Command::Upgrade(Box::new(switched.stream), switched.read)).await;
         }
     });
-    upgrade.accept()
-}
-
-/// The socket behind an accepted upgrade, and what the client has sent already.
-pub async fn switched(switching: OnUpgrade) -> Option<(Stream, Bytes)> {
-    let upgraded = timeout(SWITCH, switching).await.ok()?.ok()?;
-    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf))
+    answer
 }

@@ -3,6 +3,7 @@
 use crate::gate::ending::Ending;
 use crate::protocol::handshake::EngineError;
 use crate::reason::Reason;
+use crate::upstream::dial::DialError;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
@@ -34,6 +35,14 @@ pub fn status(reason: Reason) -> StatusCode {
         R::KeysUnavailable | R::TooManyConnections | R::UpstreamUnavailable | R::Draining => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+    }
+}
+
+/// The word for a dial that failed.
+pub fn dial_reason(error: &DialError) -> Reason {
+    match error {
+        DialError::Unavailable { .. } => Reason::UpstreamUnavailable,
+        DialError::Refused { .. } | DialError::Invalid { .. } => Reason::UpstreamRefused,
     }
 }
 
@@ -95,6 +104,11 @@ pub fn engine_error(error: EngineError) -> Response<Full<Bytes>> {
 pub fn bad_request(message: &str) -> Response<Full<Bytes>> {
     let message = serde_json::Value::from(message);
     json(StatusCode::BAD_REQUEST, format!(r#"{{"code":3,"message":{message}}}"#))
+}
+
+/// A body that does not arrive in time.
+pub fn too_slow() -> Response<Full<Bytes>> {
+    json(StatusCode::REQUEST_TIMEOUT, r#"{"code":3,"message":"request body took too long"}"#.into())
 }
 
 /// What the next request of a session that is over is answered with.

@@ -5,13 +5,17 @@
 //! kept. A client's frames are masked as a backend wants them, so they pass untouched; what the gate
 //! has to say itself is put in between packets.
 
+mod way;
+
 use crate::auth::identity::Identity;
 use crate::auth::verifier::Refusal;
 use crate::gate::admission::{Admission, Judgement, Verdict};
 use crate::gate::ending::Ending;
-use crate::protocol::frame::{self, Captured, FrameError, Opcode, Scanner, Stop, Watch, Writer};
+use crate::protocol::frame::{self, FrameError, Opcode, Writer};
+use crate::protocol::scanner::{Captured, Scanner, Watch};
 use crate::proxy::context::Context;
 use crate::proxy::refusal;
+use crate::proxy::relay::way::{Fault, Next, Way};
 use crate::reason::Reason;
 use crate::session::reaper::SWEEP;
 use crate::session::registry::Stay;
@@ -23,9 +27,9 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as Task, Poll, ready};
+use std::task::{Context as Task, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
 /// One read takes at most so much; large messages are decided by it.
@@ -64,9 +68,12 @@ pub struct Parts {
     pub greeting: Vec<u8>,
     /// Attachments still to come from the client and from the backend.
     pub attachments: (u32, u32),
+    /// Both sides beat: one that is silent is dead. An application's own WebSocket may be silent for hours.
+    pub beats: bool,
 }
 
-type Judging = Pin<Box<dyn Future<Output = (Judgement, Result<Identity, Refusal>)> + Send>>;
+type Answered = Result<Arc<Identity>, Refusal>;
+type Judging = Pin<Box<dyn Future<Output = (Judgement, Answered)> + Send>>;
 
 struct Relay {
     context: Arc<Context>,
@@ -84,48 +91,21 @@ struct Relay {
     ending: Option<Ending>,
 }
 
-/// One direction.
-struct Way {
-    scanner: Scanner,
-    /// Read, but not looked at yet: an incomplete head, or what stands behind a CONNECT that is being judged.
-    carry: Vec<u8>,
-    rescan: bool,
-    waiting: bool,
-    /// Looked at, but not written yet.
-    pending: Vec<u8>,
-    written: usize,
-    unflushed: bool,
-    /// Something was read since this was last looked at.
-    heard: bool,
-    eof: bool,
-    done: bool,
-}
-
-enum Next {
-    Go,
-    Wait,
-    End(Reason),
-}
-
-enum Fault {
-    Reading,
-    Writing,
-    Frame(FrameError),
-    End(Reason),
-}
-
 /// Relays until one side or the gate ends the session.
 pub async fn run(parts: Parts) {
-    let Parts { context, stay, record, admission, watch, client, upstream, greeting, attachments } = parts;
+    let Parts { context, stay, record, admission, watch, client, upstream, greeting, attachments, beats } = parts;
     let max = context.max_payload();
     let numbers = context.timings.current();
+    let patience = context.config.limits.write_timeout;
     let quiet = Duration::from_millis(numbers.ping_interval.saturating_add(numbers.ping_timeout));
     stay.entry().close_mailbox();
-    stay.entry().watch(quiet, SWEEP);
+    if beats {
+        stay.entry().watch(quiet, SWEEP);
+    }
     let mut relay = Relay {
-        up: Way::new(Scanner::new(Writer::Client, watch, max, attachments.0), client.1, Vec::new()),
+        up: Way::new(Scanner::new(Writer::Client, watch, max, attachments.0), client.1, Vec::new(), patience),
         // A backend may say what it likes: its own limit is for what it reads.
-        down: Way::new(Scanner::new(Writer::Server, watch, u64::MAX, attachments.1), upstream.1, greeting),
+        down: Way::new(Scanner::new(Writer::Server, watch, u64::MAX, attachments.1), upstream.1, greeting, patience),
         client: client.0,
         upstream: upstream.0,
         context,
@@ -139,162 +119,6 @@ pub async fn run(parts: Parts) {
     };
     let ending = poll_fn(|cx| relay.poll(cx)).await;
     Box::pin(relay.finish(ending)).await;
-}
-
-impl Way {
-    fn new(scanner: Scanner, carry: Vec<u8>, pending: Vec<u8>) -> Self {
-        let rescan = !carry.is_empty();
-        Self {
-            scanner,
-            carry,
-            rescan,
-            waiting: false,
-            pending,
-            written: 0,
-            unflushed: false,
-            heard: false,
-            eof: false,
-            done: false,
-        }
-    }
-
-    /// Writes what is pending.
-    fn drain(&mut self, cx: &mut Task<'_>, to: &mut Stream) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.pending.get(self.written..).filter(|rest| !rest.is_empty()) {
-            let n = ready!(Pin::new(&mut *to).poll_write(cx, rest))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.written += n;
-            self.unflushed = true;
-        }
-        if self.written > 0 {
-            self.pending = Vec::new();
-            self.written = 0;
-        }
-        if self.unflushed {
-            ready!(Pin::new(to).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Moves bytes until there are none, or no room.
-    fn pump(
-        &mut self,
-        cx: &mut Task<'_>,
-        from: &mut Stream,
-        to: &mut Stream,
-        buf: &mut [u8],
-        handle: &mut dyn FnMut(Captured, &mut Vec<u8>) -> Next,
-    ) -> Poll<Result<(), Fault>> {
-        if self.done {
-            return Poll::Ready(Ok(()));
-        }
-        loop {
-            ready!(self.drain(cx, to)).map_err(|_| Fault::Writing)?;
-            if self.waiting {
-                return Poll::Pending;
-            }
-            if self.rescan {
-                self.rescan = false;
-                let kept = std::mem::take(&mut self.carry);
-                self.pass(cx, to, &kept, handle)?;
-                continue;
-            }
-            if self.eof {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(|_| Fault::Writing)?;
-                self.done = true;
-                return Poll::Ready(Ok(()));
-            }
-            let kept = self.carry.len();
-            buf[..kept].copy_from_slice(&self.carry);
-            let mut read = ReadBuf::new(&mut buf[kept..]);
-            ready!(Pin::new(&mut *from).poll_read(cx, &mut read)).map_err(|_| Fault::Reading)?;
-            let n = read.filled().len();
-            if n == 0 {
-                self.eof = true;
-                continue;
-            }
-            self.heard = true;
-            if kept > 0 {
-                self.carry = Vec::new();
-            }
-            self.pass(cx, to, &buf[..kept + n], handle)?;
-        }
-    }
-
-    /// Looks at bytes and writes them on; what cannot be written now becomes pending.
-    fn pass(
-        &mut self,
-        cx: &mut Task<'_>,
-        to: &mut Stream,
-        bytes: &[u8],
-        handle: &mut dyn FnMut(Captured, &mut Vec<u8>) -> Next,
-    ) -> Result<(), Fault> {
-        // Bytes [0, direct) are written as they lie; after the first message taken out, all goes by `pending`.
-        let (mut at, mut direct) = (0, 0);
-        let mut whole = true;
-        loop {
-            let found = self.scanner.scan(&bytes[at..]);
-            if whole {
-                direct = at + found.pass;
-            } else {
-                self.pending.extend_from_slice(&bytes[at..at + found.pass]);
-            }
-            at += found.used;
-            match found.stop {
-                Stop::End => break,
-                Stop::Partial => {
-                    self.carry = bytes[at..].to_vec();
-                    break;
-                }
-                Stop::More | Stop::Message(_) if whole => {
-                    whole = false;
-                    self.pending.extend_from_slice(&bytes[..direct]);
-                    direct = 0;
-                }
-                _ => {}
-            }
-            match found.stop {
-                Stop::Message(message) => match handle(message, &mut self.pending) {
-                    Next::Go => {}
-                    Next::Wait => {
-                        self.carry = bytes[at..].to_vec();
-                        self.waiting = true;
-                        self.rescan = true;
-                        break;
-                    }
-                    Next::End(reason) => return Err(Fault::End(reason)),
-                },
-                Stop::Broken(error) => return Err(Fault::Frame(error)),
-                _ => {}
-            }
-        }
-        self.write(cx, to, &bytes[..direct]).map_err(|_| Fault::Writing)
-    }
-
-    fn write(&mut self, cx: &mut Task<'_>, to: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match Pin::new(&mut *to).poll_write(cx, bytes)? {
-                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(n) => {
-                    bytes = &bytes[n..];
-                    self.unflushed = true;
-                }
-                Poll::Pending => {
-                    self.pending.extend_from_slice(bytes);
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// True where a close frame may be written behind what is pending.
-    fn may_close(&self) -> bool {
-        self.scanner.between_frames()
-    }
 }
 
 impl Relay {
@@ -314,7 +138,7 @@ impl Relay {
             if let Some(ending) = outcome {
                 return Poll::Ready(ending);
             }
-            let may_inject = !self.inject.is_empty() && self.down.scanner.between_packets();
+            let may_inject = !self.inject.is_empty() && self.down.may_inject();
             // A verification that has just begun was not polled yet: nothing would wake us for it.
             let unpolled = self.judging.is_some() && !judged;
             if !may_inject && !unpolled {
@@ -393,7 +217,8 @@ impl Relay {
         self.up.waiting = false;
         let answer = note_refusal(&self.context, &mut self.record, answer);
         let owns = |pid: &str, user: &_| self.context.owns(pid, user);
-        let verdict = self.admission.judged(judgement.connect, answer.as_ref().map_err(|r| *r), &self.context.rules, &owns);
+        let verdict =
+            self.admission.judged(judgement.connect, answer.as_deref().map_err(|r| *r), &self.context.rules, &owns);
         match obey(&self.context, verdict, &mut self.up.pending, &mut self.inject, &mut self.judging) {
             Next::End(reason) => Some(Ending::Gate(reason)),
             Next::Go | Next::Wait => None,
@@ -409,8 +234,8 @@ impl Relay {
         let Ending::Gate(reason) = ending else { return };
         self.stay.leave();
         let _ = timeout(LAST_WORDS, self.tell_client(reason)).await;
-        if self.up.may_close() && self.up.written == 0 {
-            let mut out = std::mem::take(&mut self.up.pending);
+        if self.up.may_close() {
+            let mut out = self.up.pending.split_off(self.up.written);
             frame::encode_close(&mut out, 1001, "", Some(frame::mask_key()));
             let _ = timeout(LAST_WORDS, self.upstream.write_all(&out)).await;
         }
@@ -424,8 +249,12 @@ impl Relay {
         }
         let mut out = self.down.pending.split_off(self.down.written);
         if self.down.may_close() {
+            let between = self.down.scanner.between_packets();
+            if between {
+                out.append(&mut self.inject);
+            }
             let ends = matches!(reason, Reason::TokenExpired | Reason::MaxSession);
-            if ends && self.context.says_goodbye() && self.down.scanner.between_packets() {
+            if between && ends && self.context.says_goodbye() {
                 for packet in self.admission.disconnects() {
                     frame::encode(&mut out, Opcode::Text, packet.as_bytes(), None);
                 }
@@ -438,15 +267,19 @@ impl Relay {
     }
 
     /// Passes on the rest of the frame that is under way to the client, so that a close frame may follow.
+    /// Cancel safe: what is written is counted.
     async fn finish_frame(&mut self) -> io::Result<()> {
-        while !self.down.may_close() && !self.down.scanner.closing() {
-            let mut buf = vec![0; usize::try_from(self.down.scanner.left()).unwrap_or(BUFFER).min(BUFFER)];
-            let n = self.upstream.read(&mut buf).await?;
+        let Self { down, client, upstream, .. } = self;
+        let mut buf = vec![0; BUFFER];
+        while !down.may_close() && !down.scanner.closing() {
+            poll_fn(|cx| down.drain(cx, client)).await?;
+            let left = usize::try_from(down.scanner.left()).unwrap_or(BUFFER).min(BUFFER);
+            let n = upstream.read(&mut buf[..left]).await?;
             if n == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let found = self.down.scanner.scan(&buf[..n]);
-            self.down.pending.extend_from_slice(&buf[..found.pass]);
+            let found = down.scanner.scan(&buf[..n]);
+            down.pending.extend_from_slice(&buf[..found.pass]);
         }
         Ok(())
     }
@@ -491,6 +324,9 @@ fn from_client(context: &Context, admission: &mut Admission, message: Captured) 
                 Verdict::Forward => Verdict::Replace(packet.to_owned()),
                 verdict => verdict,
             },
+            // Binary data as text, in fragments of which the first is empty: nobody sends that, and it could be
+            // another parser's CONNECT.
+            None if packet.starts_with('b') => Verdict::Close(Reason::ProtocolError),
             None => Verdict::Replace(packet.to_owned()),
         },
         // RFC 6455 section 8.1: text is UTF-8.
@@ -528,11 +364,7 @@ fn obey(
 }
 
 /// Counts a refused token and keeps the detail for the operator.
-pub fn note_refusal(
-    context: &Context,
-    record: &mut Record,
-    answer: Result<Identity, Refusal>,
-) -> Result<Identity, Reason> {
+pub fn note_refusal(context: &Context, record: &mut Record, answer: Answered) -> Result<Arc<Identity>, Reason> {
     answer.map_err(|refusal| {
         context.metrics.refuse(refusal.reason.word());
         tracing::info!(
@@ -546,3 +378,6 @@ pub fn note_refusal(
         refusal.reason
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,6 +100,7 @@ impl<T> Deadlines<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -127,8 +128,8 @@ mod tests {
         d.insert(1, &end(now, 10), "forward");
         assert_eq!(d.due(now, 1_000_000 + 3_600_000), ["forward"]);
         d.insert(2, &end(now, 10), "back");
-        assert!(d.due(now + Duration::from_secs(9), 1_000_000 - 3_600_000).is_empty());
-        assert_eq!(d.due(now + Duration::from_secs(10), 1_000_000 - 3_600_000), ["back"]);
+        assert!(d.due(now + Duration::from_secs(9), 1_000_000 - 900_000).is_empty());
+        assert_eq!(d.due(now + Duration::from_secs(10), 1_000_000 - 900_000), ["back"]);
         d.remove(2, &end(now, 10));
         assert!(d.is_empty());
     }
@@ -140,5 +141,64 @@ mod tests {
         assert_eq!((end.mono, end.reason), (now + DAY, Reason::MaxSession));
         let past = End::of(now, 1_000_000, 5, DAY);
         assert_eq!((past.mono, past.reason), (now, Reason::TokenExpired));
+    }
+
+    /// A naive list that does the same.
+    #[derive(Default)]
+    struct Model(Vec<(u64, End)>);
+
+    impl Model {
+        fn due(&mut self, now: Instant, now_ms: u64) -> Vec<u64> {
+            let (due, rest) = self.0.iter().partition(|(_, end)| end.mono <= now || end.wall_ms <= now_ms);
+            self.0 = rest;
+            let due: Vec<(u64, End)> = due;
+            due.into_iter().map(|(number, _)| number).collect()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn p38_two_clocks_going_anywhere_give_what_a_naive_list_gives(
+            steps in proptest::collection::vec((0u8..4, 0u64..8, 0u64..100, -50i64..100), 0..80),
+        ) {
+            let start = Instant::now();
+            let (mut now, mut now_ms) = (start, 1_000_000u64);
+            let (mut deadlines, mut model) = (Deadlines::default(), Model::default());
+            let mut ends = std::collections::HashMap::new();
+            for (step, number, mono, wall) in steps {
+                match step {
+                    0 | 1 if !ends.contains_key(&number) => {
+                        let end = End {
+                            wall_ms: now_ms + mono,
+                            mono: now + Duration::from_millis(mono),
+                            reason: Reason::TokenExpired,
+                        };
+                        let first = model.0.iter().all(|(_, other)| end.mono < other.mono);
+                        prop_assert_eq!(deadlines.insert(number, &end, number), first);
+                        model.0.push((number, end));
+                        ends.insert(number, end);
+                    }
+                    2 => if let Some(end) = ends.remove(&number) {
+                        deadlines.remove(number, &end);
+                        model.0.retain(|(n, _)| *n != number);
+                    }
+                    _ => {
+                        now += Duration::from_millis(mono);
+                        now_ms = now_ms.saturating_add_signed(wall);
+                        let mut due = deadlines.due(now, now_ms);
+                        let mut want = model.due(now, now_ms);
+                        due.sort_unstable();
+                        want.sort_unstable();
+                        prop_assert_eq!(due, want);
+                    }
+                }
+                prop_assert_eq!(deadlines.len(), model.0.len());
+                prop_assert_eq!(deadlines.next(), model.0.iter().map(|(_, end)| end.mono).min());
+            }
+            for (number, end) in ends {
+                deadlines.remove(number, &end);
+            }
+            prop_assert!(deadlines.is_empty());
+        }
     }
 }

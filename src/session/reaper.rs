@@ -12,9 +12,9 @@ const SLICE: Duration = Duration::from_secs(1);
 
 /// Runs for as long as it is polled.
 pub async fn run(registry: Registry, clock: Clock) {
-    let mut next_sweep = Instant::now() + SWEEP;
+    let mut next_sweep = now() + SWEEP;
     loop {
-        let now = Instant::now();
+        let now = now();
         registry.reap(now, clock.unix_ms());
         if now >= next_sweep {
             registry.sweep(now);
@@ -27,4 +27,9 @@ pub async fn run(registry: Registry, clock: Clock) {
             () = registry.earlier() => {}
         }
     }
+}
+
+/// The runtime's clock, which timers are set by.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -1,16 +1,16 @@
 //! The table of everybody who is inside.
 
-use crate::gate::admission::User;
+use crate::gate::admission::{MAX_NAMESPACES, User};
 use crate::protocol::engineio::Version;
 use crate::reason::Reason;
 use crate::session::deadlines::{Deadlines, End};
 use crate::session::mailbox::Mailbox;
 use crate::session::recovery::Owners;
 use futures_util::task::AtomicWaker;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -73,10 +73,10 @@ pub struct Entry {
     user: OnceLock<User>,
     ended: AtomicU8,
     waker: AtomicWaker,
-    quiet_client: AtomicU8,
-    quiet_upstream: AtomicU8,
+    quiet_client: AtomicU16,
+    quiet_upstream: AtomicU16,
     /// Sweeps without a byte after which a leg is dead; 0: not watched.
-    patience: AtomicU8,
+    patience: AtomicU16,
 }
 
 impl Entry {
@@ -136,7 +136,7 @@ impl Entry {
     /// Both legs are WebSockets from now on: end the session when one is silent for `quiet`.
     pub fn watch(&self, quiet: Duration, sweep: Duration) {
         let sweeps = quiet.as_millis().div_ceil(sweep.as_millis().max(1)) + 1;
-        self.patience.store(u8::try_from(sweeps).unwrap_or(u8::MAX), Ordering::Relaxed);
+        self.patience.store(u16::try_from(sweeps).unwrap_or(u16::MAX - 1), Ordering::Relaxed);
     }
 
     /// Bytes came from the client.
@@ -188,7 +188,7 @@ pub struct Stay {
     entry: Arc<Entry>,
     waits: Option<IpAddr>,
     end: Option<End>,
-    recovery_ids: Vec<String>,
+    recovery_ids: VecDeque<String>,
 }
 
 impl Registry {
@@ -235,12 +235,12 @@ impl Registry {
             user: OnceLock::new(),
             ended: AtomicU8::new(0),
             waker: AtomicWaker::new(),
-            quiet_client: AtomicU8::new(0),
-            quiet_upstream: AtomicU8::new(0),
-            patience: AtomicU8::new(0),
+            quiet_client: AtomicU16::new(0),
+            quiet_upstream: AtomicU16::new(0),
+            patience: AtomicU16::new(0),
         });
         // From here on the stay's drop undoes what was counted.
-        let stay = Stay { registry: self.clone(), entry, waits, end: None, recovery_ids: Vec::new() };
+        let stay = Stay { registry: self.clone(), entry, waits, end: None, recovery_ids: VecDeque::new() };
         let mut shard = self.shard(sid);
         if shard.contains_key(sid) {
             drop(shard);
@@ -367,6 +367,9 @@ impl Stay {
             self.registry.no_longer_waits(ip);
         }
         let inner = &self.registry.0;
+        if let Some(earlier) = self.end.take() {
+            lock(&inner.deadlines).remove(self.entry.number, &earlier);
+        }
         if lock(&inner.deadlines).insert(self.entry.number, &end, (self.entry.clone(), end.reason)) {
             inner.earlier.notify_one();
         }
@@ -377,7 +380,11 @@ impl Stay {
     pub fn recovery_id(&mut self, pid: String) {
         if let Some(user) = self.entry.user() {
             lock(&self.registry.0.recovery).remember(Instant::now(), &pid, user);
-            self.recovery_ids.push(pid);
+            // A client that joins and leaves a namespace again and again gets a new one each time.
+            if self.recovery_ids.len() == MAX_NAMESPACES {
+                self.recovery_ids.pop_front();
+            }
+            self.recovery_ids.push_back(pid);
         }
     }
 
@@ -433,3 +440,6 @@ fn bucket(ip: IpAddr) -> IpAddr {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,8 +38,10 @@ struct Document {
 pub fn documents(issuer: &str, allow_http: bool) -> Result<[Location; 2], TargetError> {
     let base = Location::parse(issuer, allow_http)?;
     let path = base.path_and_query.split('?').next().unwrap_or_default().trim_end_matches('/').to_string();
+    let scheme = if base.target.tls { "https" } else { "http" };
+    let host = base.target.authority.to_str().unwrap_or_default();
     let at = |path_and_query: String| Location {
-        text: format!("{issuer} {path_and_query}"),
+        text: format!("{scheme}://{host}{path_and_query}"),
         path_and_query,
         ..base.clone()
     };

@@ -203,16 +203,18 @@ impl Shared {
         let now = Instant::now();
         let waiting = self.state(|state| {
             if !state.in_flight {
-                // The set may have been replaced between the caller's look at it and this question.
-                let just_loaded = state.loaded_at.is_some_and(|at| now.saturating_duration_since(at) < PATIENCE);
-                if state.absent.contains(kid, now) {
-                    return Err(false);
+                if !state.wanted {
+                    if state.absent.contains(kid, now) {
+                        return Err(false);
+                    }
+                    state.absent.insert(kid, now);
+                    state.wanted = true;
+                    self.wake.notify_one();
                 }
-                state.absent.insert(kid, now);
-                state.wanted = true;
-                self.wake.notify_one();
-                if just_loaded || state.forced_at(now).saturating_duration_since(now) >= PATIENCE {
-                    return Err(just_loaded);
+                // Who comes just before a fetch waits for it; who would have to wait for long does not.
+                if state.forced_at(now).saturating_duration_since(now) >= PATIENCE {
+                    // The set may have been replaced between the caller's look at it and this question.
+                    return Err(state.loaded_at.is_some_and(|at| now.saturating_duration_since(at) < PATIENCE));
                 }
             }
             // Before the lock is let go: the outcome cannot be missed.

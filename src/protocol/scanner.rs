@@ -1,0 +1,341 @@
+//! Lets a relay pass WebSocket bytes on untouched while it still sees every message.
+//!
+//! The scanner never copies what it passes. It looks at each frame's head and at the first bytes of
+//! each message, and takes a message out of the stream only where somebody must read it whole (a
+//! Socket.IO CONNECT, DISCONNECT or CONNECT_ERROR).
+
+use crate::protocol::frame::{FrameError, Head, Opcode, Writer, apply_mask};
+
+/// Bytes of a message that may be needed to classify it: `45`, ten digits and `-`.
+const MAX_PREFIX: usize = 13;
+
+/// A message that has to be read whole may not be longer than this: tokens are at most 8 KiB.
+pub const MAX_CAPTURE: usize = 64 * 1024;
+
+/// What the scanner looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Frames only: raw Engine.IO, or a WebSocket of the application's own.
+    Frames,
+    /// Socket.IO packets: CONNECT, DISCONNECT, CONNECT_ERROR are taken out, attachments are counted.
+    SocketIo,
+}
+
+/// A message that was taken out of the stream.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Captured {
+    /// Text or binary.
+    pub text: bool,
+    /// The unmasked payload.
+    pub data: Vec<u8>,
+}
+
+/// Why [`Scanner::scan`] stopped.
+#[derive(PartialEq, Eq)]
+pub enum Stop {
+    /// Everything was looked at.
+    End,
+    /// What is left is an incomplete head: show it again with more behind it.
+    Partial,
+    /// Handle what was said so far and call again with the rest.
+    More,
+    /// A message was taken out.
+    Message(Captured),
+    /// The stream is broken from here on.
+    Broken(FrameError),
+}
+
+/// What one call of [`Scanner::scan`] found.
+pub struct Scanned {
+    /// So many bytes from the start are passed on as they are.
+    pub pass: usize,
+    /// So many bytes are done with; those after `pass` were taken out.
+    pub used: usize,
+    /// Why it stopped there.
+    pub stop: Stop,
+}
+
+/// Walks one direction of a WebSocket connection.
+pub struct Scanner {
+    writer: Writer,
+    watch: Watch,
+    max_message: u64,
+    /// Payload bytes of the current frame still to come.
+    left: u64,
+    /// Payload bytes of the current message so far.
+    message: u64,
+    /// Within a fragmented message.
+    open: bool,
+    /// Attachments that the last packet announced and that have not come yet.
+    attachments: u32,
+    closing: bool,
+    /// The current frame is a control frame: it passes even while a message is being taken out.
+    control: bool,
+    messages: u64,
+    capture: Option<Box<Capture>>,
+}
+
+struct Capture {
+    text: bool,
+    data: Vec<u8>,
+    mask: [u8; 4],
+    offset: usize,
+    fin: bool,
+}
+
+enum Interest {
+    Pass,
+    Take,
+    Partial,
+}
+
+impl Scanner {
+    /// `max_message` bounds a message's payload in bytes; `attachments` are those still to come.
+    pub fn new(writer: Writer, watch: Watch, max_message: u64, attachments: u32) -> Self {
+        Self {
+            writer,
+            watch,
+            max_message,
+            left: 0,
+            message: 0,
+            open: false,
+            attachments,
+            closing: false,
+            control: false,
+            messages: 0,
+            capture: None,
+        }
+    }
+
+    /// Messages begun so far.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Payload bytes of the current frame still to come.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// True where a frame of the gate's own may be put in: between messages, and not between a binary
+    /// packet and its attachments.
+    pub fn between_packets(&self) -> bool {
+        self.between_frames() && !self.open && self.attachments == 0
+    }
+
+    /// True where a control frame of the gate's own may be put in.
+    pub fn between_frames(&self) -> bool {
+        self.left == 0 && !self.closing
+    }
+
+    /// True once a close frame went by: nothing may follow it (RFC 6455 section 5.5.1).
+    pub fn closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Looks at `buf`, which begins where the last call's `used` ended.
+    pub fn scan(&mut self, buf: &[u8]) -> Scanned {
+        let mut at = 0;
+        loop {
+            if self.left > 0 {
+                let n = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len() - at);
+                if self.capture.is_some() && !self.control {
+                    if at > 0 && n > 0 {
+                        return Scanned { pass: at, used: at, stop: Stop::More };
+                    }
+                    return self.take(&buf[..n], buf.len());
+                }
+                self.left -= n as u64;
+                at += n;
+            }
+            if at == buf.len() {
+                return Scanned { pass: at, used: at, stop: Stop::End };
+            }
+            let head = match Head::parse(&buf[at..], self.writer) {
+                Ok(Some(head)) => head,
+                Ok(None) => return Scanned { pass: at, used: at, stop: Stop::Partial },
+                Err(e) => return Scanned { pass: at, used: at, stop: Stop::Broken(e) },
+            };
+            match self.enter(&head, &buf[at + head.size..]) {
+                Ok(Interest::Pass) => {
+                    at += head.size;
+                    self.left = head.len;
+                }
+                Ok(Interest::Partial) => return Scanned { pass: at, used: at, stop: Stop::Partial },
+                Ok(Interest::Take) => {
+                    self.left = head.len;
+                    let used = at + head.size;
+                    if head.len == 0 && head.fin {
+                        let stop = self.finish_capture();
+                        return Scanned { pass: at, used, stop };
+                    }
+                    return Scanned { pass: at, used, stop: Stop::More };
+                }
+                Err(e) => return Scanned { pass: at, used: at, stop: Stop::Broken(e) },
+            }
+        }
+    }
+
+    /// Checks a frame against the message it belongs to and decides whether it is passed or taken.
+    #[inline]
+    fn enter(&mut self, head: &Head, payload: &[u8]) -> Result<Interest, FrameError> {
+        self.control = head.opcode.is_control();
+        if self.control {
+            self.closing |= head.opcode == Opcode::Close;
+            return Ok(Interest::Pass);
+        }
+        let goes_on = head.opcode == Opcode::Continuation;
+        if goes_on != self.open {
+            return Err(FrameError::Order);
+        }
+        let total = if goes_on { self.message.saturating_add(head.len) } else { head.len };
+        if total > self.max_message {
+            return Err(FrameError::TooLong);
+        }
+        let interest = if let Some(capture) = &mut self.capture {
+            if total > MAX_CAPTURE as u64 {
+                return Err(FrameError::TooLong);
+            }
+            capture.mask = head.mask;
+            capture.offset = 0;
+            capture.fin = head.fin;
+            Interest::Take
+        } else if goes_on {
+            Interest::Pass
+        } else {
+            self.begin(head, payload)?
+        };
+        if matches!(interest, Interest::Partial) {
+            return Ok(interest);
+        }
+        self.messages += u64::from(!goes_on);
+        self.message = total;
+        self.open = !head.fin;
+        Ok(interest)
+    }
+
+    /// The first frame of a message.
+    #[inline]
+    fn begin(&mut self, head: &Head, payload: &[u8]) -> Result<Interest, FrameError> {
+        if self.watch == Watch::Frames {
+            return Ok(Interest::Pass);
+        }
+        if head.opcode == Opcode::Binary {
+            return self.attachment();
+        }
+        let shown = usize::try_from(head.len).unwrap_or(usize::MAX).min(payload.len()).min(MAX_PREFIX);
+        let mut prefix = [0; MAX_PREFIX];
+        prefix[..shown].copy_from_slice(&payload[..shown]);
+        apply_mask(&mut prefix[..shown], head.mask, 0);
+        let whole = shown as u64 == head.len;
+        match classify(&prefix[..shown], whole && head.fin, self.writer) {
+            Class::Pass => Ok(Interest::Pass),
+            Class::Attachment => self.attachment(),
+            Class::Announces(n) => {
+                self.attachments = n;
+                Ok(Interest::Pass)
+            }
+            // Only the frame's end or a full prefix settles it; a fragment that ends too early is taken whole.
+            Class::Unclear if !whole && shown < MAX_PREFIX => Ok(Interest::Partial),
+            Class::Unclear => Ok(self.start_capture(head)),
+            Class::Take if self.writer == Writer::Server && head.len > MAX_CAPTURE as u64 => Ok(Interest::Pass),
+            Class::Take if head.len > MAX_CAPTURE as u64 => Err(FrameError::TooLong),
+            Class::Take => Ok(self.start_capture(head)),
+        }
+    }
+
+    fn attachment(&mut self) -> Result<Interest, FrameError> {
+        // A server may speak as it likes; a client's binary message without a packet that announced it
+        // is another parser's CONNECT, or an attack (protocol notes: refuse what cannot be read).
+        if self.attachments == 0 && self.writer == Writer::Client {
+            return Err(FrameError::UnexpectedBinary);
+        }
+        self.attachments = self.attachments.saturating_sub(1);
+        Ok(Interest::Pass)
+    }
+
+    fn start_capture(&mut self, head: &Head) -> Interest {
+        let data = Vec::with_capacity(usize::try_from(head.len).unwrap_or(0).min(MAX_CAPTURE));
+        self.capture = Some(Box::new(Capture { text: true, data, mask: head.mask, offset: 0, fin: head.fin }));
+        Interest::Take
+    }
+
+    /// Takes payload bytes into the capture.
+    fn take(&mut self, part: &[u8], available: usize) -> Scanned {
+        let n = part.len();
+        self.left -= n as u64;
+        let mut fin = false;
+        if let Some(capture) = &mut self.capture {
+            let start = capture.data.len();
+            capture.data.extend_from_slice(part);
+            apply_mask(&mut capture.data[start..], capture.mask, capture.offset);
+            capture.offset += n;
+            fin = capture.fin;
+        }
+        let stop = match self.left {
+            0 if fin => self.finish_capture(),
+            _ if n == available => Stop::End,
+            _ => Stop::More,
+        };
+        Scanned { pass: 0, used: n, stop }
+    }
+
+    fn finish_capture(&mut self) -> Stop {
+        match self.capture.take() {
+            Some(capture) => Stop::Message(self.classify_whole(*capture)),
+            None => Stop::More,
+        }
+    }
+
+    /// A message that was taken only because its first fragment said too little still announces attachments.
+    fn classify_whole(&mut self, capture: Capture) -> Captured {
+        let shown = capture.data.len().min(MAX_PREFIX);
+        match classify(&capture.data[..shown], true, self.writer) {
+            Class::Announces(n) => self.attachments = n,
+            Class::Attachment => self.attachments = self.attachments.saturating_sub(1),
+            _ => {}
+        }
+        Captured { text: capture.text, data: capture.data }
+    }
+}
+
+enum Class {
+    Pass,
+    Take,
+    Attachment,
+    Announces(u32),
+    Unclear,
+}
+
+/// What a text message is, by its first bytes; `whole` says that there are no more.
+#[inline]
+fn classify(prefix: &[u8], whole: bool, writer: Writer) -> Class {
+    match prefix {
+        [] | [b'4'] if !whole => Class::Unclear,
+        [b'b', ..] => Class::Attachment,
+        [b'4', b'0' | b'1', ..] => Class::Take,
+        [b'4', b'4', ..] if writer == Writer::Server => Class::Take,
+        [b'4', b'5' | b'6', digits @ ..] => match digits.iter().position(|b| !b.is_ascii_digit()) {
+            Some(end) => Class::Announces(decimal(&digits[..end])),
+            None if whole || prefix.len() == MAX_PREFIX => Class::Announces(decimal(digits)),
+            None => Class::Unclear,
+        },
+        _ => Class::Pass,
+    }
+}
+
+fn decimal(digits: &[u8]) -> u32 {
+    digits.iter().fold(0u32, |n, d| n.saturating_mul(10).saturating_add(u32::from(d - b'0')))
+}
+
+/// Counts attachments for the packet-wise engine as the scanner does for the relay: returns how many
+/// the message announces, or `None` where it is not a binary packet's head.
+pub fn announced(text: &[u8]) -> Option<u32> {
+    match classify(&text[..text.len().min(MAX_PREFIX)], true, Writer::Server) {
+        Class::Announces(n) => Some(n),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
