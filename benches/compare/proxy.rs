@@ -60,7 +60,6 @@ pub struct Proxy {
     pub kind: Kind,
     pub address: SocketAddr,
     child: Child,
-    pids: Vec<u32>,
     used: AtomicUsize,
 }
 
@@ -108,9 +107,8 @@ impl Proxy {
         let out = File::create(&log)?;
         command.args(arguments).stdin(Stdio::piped()).stdout(out.try_clone()?).stderr(out);
         let child = command.spawn().map_err(|e| format!("{}: {e}", program.display()))?;
-        let mut proxy = Self { kind, address: free, pids: Vec::new(), child, used: AtomicUsize::new(0) };
+        let mut proxy = Self { kind, address: free, child, used: AtomicUsize::new(0) };
         proxy.wait(&log)?;
-        proxy.pids = tree(proxy.child.id());
         Ok(proxy)
     }
 
@@ -149,7 +147,7 @@ impl Proxy {
     /// Time on a CPU so far of all its processes and threads, and time in the queue for one.
     pub fn time(&self) -> Res<Time> {
         let mut total = Time::default();
-        for pid in &self.pids {
+        for pid in tree(self.child.id()) {
             for task in fs::read_dir(format!("/proc/{pid}/task"))? {
                 // A thread may end between the two looks.
                 let line = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
@@ -164,7 +162,7 @@ impl Proxy {
     /// Its share of the memory, in KiB.
     pub fn memory(&self) -> Res<u64> {
         let mut total = 0;
-        for pid in &self.pids {
+        for pid in tree(self.child.id()) {
             let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
             let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
             total += line.split_whitespace().next().unwrap_or_default().parse::<u64>()?;
