@@ -32,6 +32,7 @@ fn durations(config: &Config, problems: &mut Problems) {
     let mut all = vec![
         ("server.drain_timeout".to_string(), Some(config.server.drain_timeout), true),
         ("upstream.connect_timeout".to_string(), Some(config.upstream.connect_timeout), false),
+        ("upstream.response_timeout".to_string(), Some(config.upstream.response_timeout), false),
         ("socketio.connect_deadline".to_string(), Some(socketio.connect_deadline), false),
         ("socketio.ping_interval".to_string(), socketio.ping_interval, false),
         ("socketio.ping_timeout".to_string(), socketio.ping_timeout, false),

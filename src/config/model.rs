@@ -96,13 +96,21 @@ pub struct Upstream {
     /// From dialling to the backend's answer.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
+    /// A plain HTTP request must be answered within this time; the body of the answer may take longer.
+    #[serde(with = "duration")]
+    pub response_timeout: Duration,
     /// PEM file with certificate authorities for `https://` backends, besides the system's.
     pub ca_file: Option<PathBuf>,
 }
 
 impl Default for Upstream {
     fn default() -> Self {
-        Self { urls: vec!["http://127.0.0.1:3000".into()], connect_timeout: Duration::from_secs(5), ca_file: None }
+        Self {
+            urls: vec!["http://127.0.0.1:3000".into()],
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(60),
+            ca_file: None,
+        }
     }
 }
 

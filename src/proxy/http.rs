@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
@@ -50,7 +50,7 @@ pub async fn bundle(context: &Context, peer: &Peer, request: Request<Inbound>) -
     *onward.uri_mut() = path_only(request.uri());
     *onward.headers_mut() = headers;
     onward.headers_mut().remove(header::CONTENT_LENGTH);
-    answer(context, peer, context.client.send(onward).await)
+    answer(context, peer, send(context, onward).await)
 }
 
 fn path_only(uri: &Uri) -> Uri {
@@ -181,12 +181,24 @@ async fn forward(context: &Context, peer: &Peer, request: Request<Inbound>, iden
     *onward.uri_mut() = uri;
     *onward.headers_mut() = headers;
     context.metrics.http_requests.inc();
-    let result = context.client.send(onward).await;
+    let result = send(context, onward).await;
     if result.is_err() && late.load(Ordering::Relaxed) {
         // The client's fault, not the backend's.
         return gateway::closing(own(refusal::too_slow()));
     }
     answer(context, peer, result)
+}
+
+/// Asks the backend, which has to begin its answer in time.
+async fn send<B>(context: &Context, onward: Request<B>) -> Result<http::Response<Incoming>, ProxyError>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let patience = context.config.upstream.response_timeout;
+    timeout(patience, context.client.send(onward)).await.unwrap_or_else(|_| {
+        Err(ProxyError::Unavailable { detail: "no answer within upstream.response_timeout".into() })
+    })
 }
 
 fn answer(context: &Context, peer: &Peer, result: Result<http::Response<Incoming>, ProxyError>) -> Answer {
