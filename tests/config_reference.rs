@@ -215,3 +215,16 @@ fn every_example_of_a_configuration_can_be_read() {
     }
     assert!(examples > 5);
 }
+
+#[test]
+fn every_link_to_a_file_leads_there() {
+    for (name, text) in pages() {
+        let folder = Path::new(&name).parent().unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap();
+            if !file.is_empty() && !target.contains("://") {
+                assert!(folder.join(file).exists(), "{name} links to {target}");
+            }
+        }
+    }
+}
