@@ -111,7 +111,7 @@ impl Rig {
 
     async fn ask(&self) -> oneshot::Receiver<GetReply> {
         let (reply, answer) = oneshot::channel();
-        self.mailbox.send(Command::Get(reply)).await.ok().expect("the session takes requests");
+        self.mailbox.send(Command::Get(reply)).await.expect("the session takes requests");
         answer
     }
 
@@ -122,7 +122,7 @@ impl Rig {
     async fn send(&self, packets: Option<&[&str]>) -> Option<PostReply> {
         let packets = packets.map(|packets| packets.iter().map(|p| Packet::text(*p)).collect());
         let (reply, answer) = oneshot::channel();
-        self.mailbox.send(Command::Post(packets, reply)).await.ok().expect("the session takes requests");
+        self.mailbox.send(Command::Post(packets, reply)).await.expect("the session takes requests");
         answer.await.ok()
     }
 
