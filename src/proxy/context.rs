@@ -12,7 +12,8 @@ use crate::protocol::engineio::Open;
 use crate::protocol::origin::Origins;
 use crate::session::clock::Clock;
 use crate::session::deadlines::End;
-use crate::session::registry::Registry;
+use crate::session::reaper::SWEEP;
+use crate::session::registry::{Entry, Registry};
 use crate::telemetry::metrics::{Metrics, Outcome};
 use crate::upstream::client::ProxyClient;
 use crate::upstream::dial::{self, DialError, DialHead, Dialed};
@@ -148,6 +149,12 @@ impl Context {
     /// The longest message in bytes: what the configuration fixes, else what the backend has said.
     pub fn max_payload(&self) -> u64 {
         self.timings.current().max_payload
+    }
+
+    /// Ends the session when one of its sides is silent for longer than a heartbeat may take.
+    pub fn watch(&self, entry: &Entry) {
+        let numbers = self.timings.current();
+        entry.watch(Duration::from_millis(numbers.ping_interval.saturating_add(numbers.ping_timeout)), SWEEP);
     }
 
     /// Whether a recovery id was given to this user.

@@ -113,6 +113,9 @@ impl Conversation {
     /// Goes on until the session is over or is handed to the relay.
     pub async fn run(mut self) {
         let entry = self.stay.entry().clone();
+        if self.upstream.is_some() {
+            self.context.watch(&entry);
+        }
         let flow = tokio::select! {
             biased;
             reason = poll_fn(|cx| entry.poll_ended(cx)) => Flow::Over(Ending::Gate(reason)),
@@ -162,6 +165,11 @@ impl Conversation {
 
     fn take(&mut self, step: Step) -> Option<Flow> {
         let now = now();
+        match &step {
+            Step::Command(Some(_)) | Step::Client(Ok(_)) => self.stay.entry().heard_client(),
+            Step::Upstream(Ok(_)) => self.stay.entry().heard_upstream(),
+            _ => {}
+        }
         match step {
             Step::Command(Some(Command::Get(reply))) => {
                 let id = self.gets.add(reply);
@@ -190,9 +198,7 @@ impl Conversation {
                 self.engine.websocket_gone();
             }
             Step::Upstream(Ok(Incoming::Message { text, data })) => return self.from_upstream(text, data),
-            Step::Upstream(Ok(Incoming::Closed) | Err(_)) => {
-                self.upstream_gone(now);
-            }
+            Step::Upstream(Ok(Incoming::Closed) | Err(_)) => self.upstream_gone(now),
             Step::GetGone(id) => {
                 self.gets.forget(id);
                 self.engine.get_gone(id);
@@ -383,6 +389,7 @@ impl Conversation {
         }
         self.upstream = Some(leg);
         self.engine.end_to_end();
+        self.context.watch(self.stay.entry());
         Ok(())
     }
 

@@ -17,7 +17,6 @@ use crate::proxy::context::Context;
 use crate::proxy::refusal;
 use crate::proxy::relay::way::{Fault, Next, Way};
 use crate::reason::Reason;
-use crate::session::reaper::SWEEP;
 use crate::session::registry::Stay;
 use crate::stream::Stream;
 use crate::telemetry::access::Record;
@@ -95,12 +94,10 @@ struct Relay {
 pub async fn run(parts: Parts) {
     let Parts { context, stay, record, admission, watch, client, upstream, greeting, attachments, beats } = parts;
     let max = context.max_payload();
-    let numbers = context.timings.current();
     let patience = context.config.limits.write_timeout;
-    let quiet = Duration::from_millis(numbers.ping_interval.saturating_add(numbers.ping_timeout));
     stay.entry().close_mailbox();
     if beats {
-        stay.entry().watch(quiet, SWEEP);
+        context.watch(stay.entry());
     }
     let mut relay = Relay {
         up: Way::new(Scanner::new(Writer::Client, watch, max, attachments.0), client.1, Vec::new(), patience),

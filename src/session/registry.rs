@@ -133,7 +133,7 @@ impl Entry {
         self.ended().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Both legs are WebSockets from now on: end the session when one is silent for `quiet`.
+    /// Both sides beat from now on: end the session when one is silent for `quiet`.
     pub fn watch(&self, quiet: Duration, sweep: Duration) {
         let sweeps = quiet.as_millis().div_ceil(sweep.as_millis().max(1)) + 1;
         self.patience.store(u16::try_from(sweeps).unwrap_or(u16::MAX - 1), Ordering::Relaxed);

@@ -653,3 +653,42 @@ async fn p28_a_backend_that_takes_nothing_is_given_up_and_what_it_said_is_delive
     assert_eq!(rig.get().await, packets(&["42[\"last words\"]"]));
     rig.ended("upstream", "").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_poller_or_a_backend_that_is_silent_for_interval_and_timeout_is_dead() {
+    for silent in ["client", "backend", "nobody"] {
+        let (rig, mut backend) = Rig::known(|_| {});
+        let (registry, clock) = (rig.gate.context.registry.clone(), rig.gate.context.clock.clone());
+        let reaper = tokio::spawn(crate::session::reaper::run(registry, clock));
+        let start = tokio::time::Instant::now();
+        for beat in 0..10 {
+            if silent != "backend" {
+                backend.say("2").await;
+            }
+            if silent != "client" && rig.entry.ended().is_none() {
+                // Only the client's own requests count for it: this one is answered when the backend beats.
+                if silent == "nobody" {
+                    assert_eq!(rig.get().await, packets(&["2"]), "beat {beat}");
+                }
+                rig.post(&["3"]).await;
+                assert_eq!(backend.hears().await, "3");
+            }
+            tokio::time::sleep(Duration::from_secs(25)).await;
+            if rig.entry.ended().is_some() {
+                break;
+            }
+        }
+        reaper.abort();
+        let seconds = start.elapsed().as_secs();
+        if silent == "nobody" {
+            assert_eq!(rig.entry.ended(), None);
+            drop(backend);
+            rig.get().await;
+            rig.ended("upstream", "").await;
+        } else {
+            assert!((50..=75).contains(&seconds), "{silent}: {seconds}");
+            drop(backend);
+            rig.ended("gate", "idle").await;
+        }
+    }
+}
