@@ -14,7 +14,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("reason", &[]),
     ("stream", &[]),
-    ("auth", &["config", "reason"]),
+    ("auth", &["config", "protocol", "reason"]),
     ("upstream", &["config", "stream"]),
     ("gate", &["auth", "protocol", "reason"]),
     ("session", &["gate", "protocol", "reason", "stream"]),

@@ -4,12 +4,11 @@
 //! last of two equal member names and does not know the algorithm name `Ed25519`. So the form is judged
 //! here, before any signature is looked at.
 
+use crate::protocol::json::{self, JsonError};
 use crate::reason::Reason;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
-use std::cell::Cell;
+use serde_json::{Map, Value};
 use std::fmt;
 
 /// No token is longer than this.
@@ -236,97 +235,26 @@ impl fmt::Display for JsonFault {
     }
 }
 
+impl From<JsonError> for JsonFault {
+    fn from(error: JsonError) -> Self {
+        match error {
+            JsonError::DuplicateKey => Self::Repeated,
+            JsonError::Malformed => Self::Invalid,
+            JsonError::NotObject => Self::NotObject,
+        }
+    }
+}
+
 /// Reads one JSON object in which no name is repeated, at any depth.
 ///
 /// Two readers of a token must not see two different claims: libraries differ in whether the first or the
-/// last of two members counts. The depth is limited by `serde_json` (128).
+/// last of two members counts.
 ///
 /// # Errors
 /// See [`JsonFault`].
 pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, JsonFault> {
-    let repeated = Cell::new(false);
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { repeated: &repeated }.deserialize(&mut reader).and_then(|value| {
-        reader.end()?;
-        Ok(value)
-    });
-    match value {
-        Ok(Value::Object(members)) => Ok(members),
-        Ok(_) => Err(JsonFault::NotObject),
-        Err(_) if repeated.get() => Err(JsonFault::Repeated),
-        Err(_) => Err(JsonFault::Invalid),
-    }
-}
-
-/// Builds a [`Value`] and stops at the first repeated member name.
-#[derive(Clone, Copy)]
-struct Strict<'c> {
-    repeated: &'c Cell<bool>,
-}
-
-impl<'de> DeserializeSeed<'de> for Strict<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(self)? {
-            list.push(item);
-        }
-        Ok(Value::Array(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some(name) = members.next_key::<String>()? {
-            if map.contains_key(&name) {
-                self.repeated.set(true);
-                return Err(A::Error::custom("repeated member name"));
-            }
-            let value = members.next_value_seed(self)?;
-            map.insert(name, value);
-        }
-        Ok(Value::Object(map))
-    }
+    let text = std::str::from_utf8(bytes).map_err(|_| JsonFault::Invalid)?;
+    Ok(json::object(text)?)
 }
 
 #[cfg(test)]
