@@ -8,6 +8,7 @@ use crate::listen::door::Door;
 use crate::listen::front::{self, First};
 use crate::proxy::context::Context;
 use crate::proxy::gateway::{self, Connection, Inbound};
+use crate::proxy::polling::Unseen;
 use crate::proxy::takeover::{Switched, Takeover};
 use crate::stream::{Patient, Stream};
 use bytes::Bytes;
@@ -123,7 +124,9 @@ async fn converse(context: Arc<Context>, stream: Patient, peer: IpAddr, stop: Ca
         .max_buf_size(limits.max_header_size.max(MIN_BUFFER));
     let service = service_fn(move |mut request: Request<Incoming>| {
         let context = context.clone();
+        let unseen = Unseen::of(&context, &request);
         async move {
+            unseen.seen();
             let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
             let tasks = context.tasks.clone();
             let mut answer = gateway::handle(context, Connection { peer }, request.map(Either::Left)).await;

@@ -147,6 +147,36 @@ async fn same_user(
     }
 }
 
+/// A poll that nobody has looked at yet. Dropped so, its client gave it up in the instant in which it asked,
+/// and hyper never ran the answer: the session ends as with any poll that is given up.
+pub struct Unseen(Option<Mailbox>);
+
+impl Unseen {
+    /// Before the answer to a request is begun.
+    pub fn of<B>(context: &Context, request: &Request<B>) -> Unseen {
+        let query = request.uri().query().filter(|_| request.method() == Method::GET);
+        let given = query.and_then(|q| q.split('&').find_map(|pair| pair.strip_prefix("sid=")));
+        let known = given.filter(|id| sid::is_valid(id)).and_then(|id| context.registry.find(id));
+        let upgrades = request.headers().contains_key(header::UPGRADE);
+        let polls = !upgrades && request.uri().path() == context.config.socketio.path;
+        Unseen(known.filter(|_| polls).and_then(|entry| entry.mailbox()))
+    }
+
+    /// The answer has begun.
+    pub fn seen(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        if let Some(mailbox) = self.0.take() {
+            let (reply, _) = oneshot::channel();
+            let _ = mailbox.try_send(Command::Get(reply));
+        }
+    }
+}
+
 async fn get(entry: &Entry, mailbox: Mailbox) -> Answer {
     let (reply, answer) = oneshot::channel();
     // Also where it has been shown out: its last poll may be waited for.

@@ -205,6 +205,21 @@ async fn a_get_that_is_given_up_ends_the_session_on_both_sides() {
 }
 
 #[tokio::test]
+async fn a_get_that_is_given_up_as_soon_as_it_is_written_ends_the_session_too() {
+    let backend = Backend::start().await;
+    let gate = Gate::of(&backend).await;
+    for _ in 0..100 {
+        let poller = Poller::connected(&gate, &token("alice")).await;
+        let mut conn = gate.conn().await;
+        assert_eq!(conn.ask(Ask::get("/")).await.status, 404);
+        // Request and end arrive together, often before anybody has looked at either.
+        conn.write(Ask::get(&poller.target()).bytes()).await;
+        drop(conn);
+    }
+    until("all have left", || gate.context.registry.is_empty()).await;
+}
+
+#[tokio::test]
 async fn a_client_that_says_it_leaves_is_answered_and_gone() {
     let backend = Backend::start().await;
     let gate = Gate::of(&backend).await;
