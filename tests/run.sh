@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test: the Rust ones, then tests/e2e against the built binary with stock clients and servers.
-# Installs what is missing (npm packages, a Python venv, Chromium) and says what it could not install.
+# Installs what is missing (npm packages, a Python venv, Chromium, redis-server) and says what it could not install.
 # Ends with `N passed, N failed`; the exit code is not 0 if anything failed.
 #   tests/run.sh            everything
 #   tests/run.sh rust       only cargo test
@@ -94,6 +94,13 @@ install_browser() {
     find_browser >/dev/null
 }
 
+install_redis() {
+    command -v redis-server >/dev/null && return 0
+    say "redis-server by apt-get"
+    apt_install redis-server
+    command -v redis-server >/dev/null
+}
+
 # Adds what `cargo test` counted in its log.
 count_cargo() {
     local line
@@ -144,6 +151,10 @@ end_to_end() {
     else
         missing+=("the browser tests: Chromium could not be installed by apt-get")
         export E2E_NO_BROWSER=1
+    fi
+    if ! locked install_redis; then
+        missing+=("the tests with Redis: redis-server could not be installed by apt-get")
+        export E2E_NO_REDIS=1
     fi
     binary || give_up "cargo build failed"
 
