@@ -15,7 +15,9 @@ pub mod http;
 pub mod polling;
 pub mod refusal;
 pub mod relay;
+pub mod reply;
 pub mod takeover;
+pub mod upgrade;
 
 #[cfg(test)]
 mod support;

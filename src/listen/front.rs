@@ -4,7 +4,7 @@
 //! connection: it is read and answered here, in one buffer and one write. Everything else goes to
 //! hyper, together with the bytes that were read.
 
-use crate::proxy::gateway::{Answer, Inbound};
+use crate::proxy::reply::{Answer, Inbound};
 use crate::stream::Stream;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};

@@ -6,16 +6,13 @@ use crate::protocol::target::{self, Place};
 use crate::proxy::context::Context;
 use crate::proxy::headers::Peer;
 use crate::proxy::http as plain;
+use crate::proxy::reply::{Answer, Inbound, closing, not_found, own};
 use crate::proxy::{polling, refusal};
 use crate::reason::Reason;
-use crate::upstream::answer;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Version};
-use http_body_util::{Either, Empty, Full};
-use hyper::body::Incoming;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -25,38 +22,11 @@ const MAX_TARGET: usize = 8 * 1024;
 /// Where backends and auditors find the key of the signed assertion.
 const ASSERTION_KEYS: &str = "/.well-known/siogate/jwks.json";
 
-/// An answer's body: the gate's own, or a backend's as it comes.
-pub type Body = Either<Full<Bytes>, Incoming>;
-
-/// A request's body: none is read of one that asks for an upgrade.
-pub type Inbound = Either<Incoming, Empty<Bytes>>;
-
-/// What the gate answers.
-pub type Answer = Response<Body>;
-
 /// One connection of the public door.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
     /// The other end.
     pub peer: IpAddr,
-}
-
-/// A WebSocket handshake of a client, checked (RFC 6455 section 4.2.1).
-pub struct Upgrade {
-    accept: HeaderValue,
-}
-
-impl Upgrade {
-    /// The 101 that accepts it.
-    pub fn accept(&self) -> Answer {
-        let mut response = own(Response::new(Full::default()));
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept.clone());
-        response
-    }
 }
 
 /// Answers one request.
@@ -85,17 +55,6 @@ fn keep_to_yourself(headers: &mut HeaderMap) {
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
     }
-}
-
-/// Nothing more is read from this connection: after a refused upgrade the client may speak anything.
-pub fn closing(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    answer
-}
-
-/// An answer of the gate's own.
-pub fn own(response: Response<Full<Bytes>>) -> Answer {
-    response.map(Either::Left)
 }
 
 async fn dispatch(context: Arc<Context>, peer: Peer, place: Place, request: Request<Inbound>) -> Answer {
@@ -191,48 +150,6 @@ fn preflight(asked: &HeaderMap) -> Answer {
     response
 }
 
-/// Checks a WebSocket handshake; `None` where the request asks for no upgrade at all.
-///
-/// # Errors
-/// 400, or 426 for another version than 13 (RFC 6455 section 4.4).
-pub fn upgrade(request: &Request<Inbound>) -> Result<Option<Upgrade>, Box<Response<Full<Bytes>>>> {
-    let headers = request.headers();
-    let mut upgrades = headers.get_all(header::UPGRADE).iter();
-    let Some(wanted) = upgrades.next() else { return Ok(None) };
-    let connection = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
-    let asks = connection.flat_map(|v| v.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
-    let length = headers.get(header::CONTENT_LENGTH);
-    let form = upgrades.next().is_none()
-        && wanted.as_bytes().eq_ignore_ascii_case(b"websocket")
-        && asks
-        && request.method() == Method::GET
-        && request.version() == Version::HTTP_11
-        && length.is_none_or(|l| l == "0");
-    if !form {
-        return Err(Box::new(refusal::bad_request("not a WebSocket handshake")));
-    }
-    if single(headers, "sec-websocket-version") != Some(b"13") {
-        let mut response = refusal::bad_request("unsupported WebSocket version");
-        *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
-        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return Err(Box::new(response));
-    }
-    let key = single(headers, "sec-websocket-key").unwrap_or_default();
-    let valid = STANDARD.decode(key).is_ok_and(|key| key.len() == 16);
-    match HeaderValue::from_bytes(&answer::accept_for(key)) {
-        Ok(accept) if valid => Ok(Some(Upgrade { accept })),
-        _ => Err(Box::new(refusal::bad_request("bad Sec-WebSocket-Key"))),
-    }
-}
-
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) => Some(value.as_bytes()),
-        _ => None,
-    }
-}
-
 fn assertion_keys(context: &Context) -> Response<Full<Bytes>> {
     match &context.signer {
         Some(signer) => {
@@ -243,16 +160,4 @@ fn assertion_keys(context: &Context) -> Response<Full<Bytes>> {
         }
         None => not_found(),
     }
-}
-
-/// 404, for paths that nobody serves.
-pub fn not_found() -> Response<Full<Bytes>> {
-    refusal::json(StatusCode::NOT_FOUND, r#"{"message":"not found"}"#.into())
-}
-
-/// The word in an answer of other engines, for the log of a refusal.
-pub fn refuse(context: &Context, peer: &Peer, reason: Reason, detail: &str) -> Answer {
-    context.metrics.refuse(reason.word());
-    tracing::info!(client = %peer.forwarded.client, reason = reason.word(), detail, "request refused");
-    own(refusal::response(reason))
 }

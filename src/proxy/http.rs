@@ -10,9 +10,10 @@ use crate::protocol::origin::Decision;
 use crate::protocol::scanner::Watch;
 use crate::protocol::sid;
 use crate::proxy::context::Context;
-use crate::proxy::gateway::{self, Answer, Inbound, own, refuse};
 use crate::proxy::headers::{self, Peer};
+use crate::proxy::reply::{Answer, Inbound, closing, not_found, own, refuse};
 use crate::proxy::takeover::Takeover;
+use crate::proxy::upgrade::{self, Upgrade};
 use crate::proxy::{refusal, relay};
 use crate::reason::Reason;
 use crate::session::registry::{Newcomer, Stay};
@@ -42,7 +43,7 @@ const METHODS: [Method; 7] =
 pub async fn bundle(context: &Context, peer: &Peer, request: Request<Inbound>) -> Answer {
     let served = context.config.socketio.client_bundle == ClientBundle::Pass;
     if !served || !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return own(gateway::not_found());
+        return own(not_found());
     }
     let headers = headers::for_upstream(context, request.headers(), peer);
     let mut onward = Request::new(Empty::<Bytes>::new());
@@ -63,9 +64,9 @@ pub async fn route(context: Arc<Context>, peer: &Peer, request: Request<Inbound>
         return own(refusal::json(StatusCode::METHOD_NOT_ALLOWED, r#"{"message":"method not allowed"}"#.into()));
     }
     let Some(route) = find(&context.config.http.route, request.uri().path()).cloned() else {
-        return own(gateway::not_found());
+        return own(not_found());
     };
-    let upgrade = match gateway::upgrade(&request) {
+    let upgrade = match upgrade::wanted(&request) {
         Ok(upgrade) => upgrade,
         Err(response) => return own(*response),
     };
@@ -184,7 +185,7 @@ async fn forward(context: &Context, peer: &Peer, request: Request<Inbound>, iden
     let result = send(context, onward).await;
     if result.is_err() && late.load(Ordering::Relaxed) {
         // The client's fault, not the backend's.
-        return gateway::closing(own(refusal::too_slow()));
+        return closing(own(refusal::too_slow()));
     }
     answer(context, peer, result)
 }
@@ -239,7 +240,7 @@ async fn tunnel(
     context: &Arc<Context>,
     peer: &Peer,
     request: Request<Inbound>,
-    upgrade: &gateway::Upgrade,
+    upgrade: &Upgrade,
     identity: Option<Arc<Identity>>,
 ) -> Answer {
     let name: Arc<str> = sid::generate().into();

@@ -8,9 +8,10 @@ use crate::protocol::handshake::{EngineError, Query, Transport};
 use crate::protocol::{payload, sid};
 use crate::proxy::context::{Context, fingerprint};
 use crate::proxy::conversation::MAX_UNAUTHENTICATED;
-use crate::proxy::gateway::{self, Answer, Inbound, Upgrade, closing, own, refuse};
 use crate::proxy::headers::Peer;
+use crate::proxy::reply::{Answer, Inbound, closing, own, refuse};
 use crate::proxy::takeover::Takeover;
+use crate::proxy::upgrade::{self, Upgrade};
 use crate::proxy::{handshake, refusal};
 use crate::reason::Reason;
 use crate::session::mailbox::{Command, GetReply, Mailbox, PostReply};
@@ -49,7 +50,7 @@ fn read(request: &Request<Inbound>) -> Result<Read, Box<Response<Full<Bytes>>>> 
     if query.jsonp {
         return Err(Box::new(refusal::bad_request("JSONP (the parameter j) is not supported")));
     }
-    let upgrade = gateway::upgrade(request)?;
+    let upgrade = upgrade::wanted(request)?;
     let error = |e| {
         let response = refusal::engine_error(e);
         Box::new(if upgrade.is_some() { refusal::on_upgrade(&response, e.message()) } else { response })
