@@ -10,7 +10,8 @@
 //!  4  gate/                      THE HEART: one session's packets in, one verdict out (no IO, no clock)
 //!  3  upstream/                  everything we dial: backends, key servers
 //!  2  auth/                      token -> identity (no IO, no clock)
-//!  1  protocol/ config/ telemetry/ reason stream      street level: import nothing of ours
+//!  1  protocol/ config/ telemetry/ reason stream      street level: import nothing of ours but the cellar
+//!  0  random                     unpredictable bytes
 //! ```
 //!
 //! Every file imports by full address; this one is a map, not a hub.
@@ -27,6 +28,7 @@ pub mod gate;
 pub mod listen;
 pub mod protocol;
 pub mod proxy;
+pub mod random;
 pub mod reason;
 pub mod session;
 pub mod stream;

@@ -6,6 +6,7 @@ pub mod connect;
 pub mod dial;
 pub mod discovery;
 pub mod fetch;
+pub mod head;
 pub mod jwks;
 pub mod pool;
 pub mod probe;

@@ -9,16 +9,20 @@ use std::path::Path;
 
 /// Who imports whom, exactly. A new import is a decision: it is made here.
 const IMPORTS: &[(&str, &[&str])] = &[
-    ("protocol", &[]),
+    ("random", &[]),
+    ("protocol", &["random"]),
     ("config", &[]),
     ("telemetry", &[]),
     ("reason", &[]),
     ("stream", &[]),
     ("auth", &["config", "protocol", "reason"]),
-    ("upstream", &["config", "stream"]),
+    ("upstream", &["config", "random", "stream"]),
     ("gate", &["auth", "protocol", "reason"]),
     ("session", &["gate", "protocol", "reason", "stream"]),
-    ("proxy", &["auth", "config", "gate", "protocol", "reason", "session", "stream", "telemetry", "upstream"]),
+    (
+        "proxy",
+        &["auth", "config", "gate", "protocol", "random", "reason", "session", "stream", "telemetry", "upstream"],
+    ),
     ("admin", &["session", "telemetry", "upstream"]),
     ("listen", &["admin", "config", "proxy", "stream"]),
     (

@@ -145,20 +145,59 @@ impl Sources {
         })
     }
 
-    /// Takes every credential out of a request's headers and leaves the rest byte for byte.
-    pub fn strip_headers(&self, headers: &mut HeaderMap) {
-        for (_, place) in &self.places {
-            match place {
-                Place::Auth(_) | Place::Query(_) => {}
-                Place::Header(name) if *name == AUTHORIZATION => {
-                    // Another scheme is somebody else's credential.
-                    rewrite(headers, name, |value| if other_scheme(value) { Rewrite::Keep } else { Rewrite::Drop });
+    /// Goes through a request's headers without the credentials in them; the rest is left byte for byte.
+    pub fn without_credentials(&self, headers: &HeaderMap, mut each: impl FnMut(&HeaderName, &HeaderValue)) {
+        let mut offers_told = false;
+        for (name, value) in headers {
+            if *name == SEC_WEBSOCKET_PROTOCOL && self.reads_offers() {
+                // A credential may be spread over two lines.
+                if !std::mem::replace(&mut offers_told, true) {
+                    self.remaining_offers(headers).iter().for_each(|value| each(name, value));
                 }
-                Place::Header(name) => while headers.remove(name).is_some() {},
-                Place::Cookie(name) => rewrite(headers, &COOKIE, |value| without_cookie(value, name)),
-                Place::Subprotocol(name) => strip_subprotocol(headers, name),
+                continue;
+            }
+            match self.judge(name, value) {
+                Rewrite::Keep => each(name, value),
+                Rewrite::Drop => {}
+                Rewrite::Replace(value) => each(name, &value),
             }
         }
+    }
+
+    fn reads_offers(&self) -> bool {
+        self.places.iter().any(|(_, place)| matches!(place, Place::Subprotocol(_)))
+    }
+
+    fn judge(&self, name: &HeaderName, value: &HeaderValue) -> Rewrite {
+        let mut verdict = Rewrite::Keep;
+        for (_, place) in &self.places {
+            let kept = if let Rewrite::Replace(value) = &verdict { value } else { value };
+            let next = match place {
+                // Another scheme is somebody else's credential.
+                Place::Header(header) if header == name && *name == AUTHORIZATION && other_scheme(kept) => {
+                    Rewrite::Keep
+                }
+                Place::Header(header) if header == name => Rewrite::Drop,
+                Place::Cookie(cookie) if *name == COOKIE => without_cookie(kept, cookie),
+                _ => Rewrite::Keep,
+            };
+            match next {
+                Rewrite::Keep => {}
+                Rewrite::Drop => return Rewrite::Drop,
+                replaced => verdict = replaced,
+            }
+        }
+        verdict
+    }
+
+    fn remaining_offers(&self, headers: &HeaderMap) -> Vec<HeaderValue> {
+        let mut lines: Vec<HeaderValue> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().cloned().collect();
+        for (_, place) in &self.places {
+            if let Place::Subprotocol(name) = place {
+                strip_offers(&mut lines, name);
+            }
+        }
+        lines
     }
 
     /// Takes every credential out of the payload of a CONNECT packet.
@@ -233,22 +272,24 @@ fn header(headers: &HeaderMap, name: &HeaderName) -> One {
 
 /// RFC 6750 section 2.1: `Bearer`, any case, and one token. Another scheme is no credential for us.
 fn authorization(headers: &HeaderMap) -> One {
-    let mut tokens = Vec::new();
+    let mut token = None;
     for value in headers.get_all(AUTHORIZATION) {
         if other_scheme(value) {
             continue;
         }
         let text = value.to_str().map_err(|_| "authorization is not plain ASCII".to_owned())?;
-        let token = match text.trim().split_once(' ') {
+        let this = match text.trim().split_once(' ') {
             Some((_, token)) => token.trim_start_matches(' '),
             None => return Err("authorization has no scheme or no token".into()),
         };
-        if token.contains([' ', '\t', ',']) {
+        if this.bytes().any(|byte| matches!(byte, b' ' | b'\t' | b',')) {
             return Err("authorization holds more than one token".into());
         }
-        tokens.push(token.to_owned());
+        if token.replace(this).is_some_and(|other| other != this) {
+            return Err("the header authorization stands more than once with different values".into());
+        }
     }
-    single(tokens, "header", "authorization")
+    Ok(token.filter(|token| !token.is_empty()).map(String::from))
 }
 
 /// Whether an Authorization value is surely of a scheme other than Bearer.
@@ -278,9 +319,13 @@ fn cookie_value<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     (key.trim_ascii() == name.as_bytes()).then(|| value.trim_ascii())
 }
 
-fn offers(headers: &HeaderMap) -> Result<Vec<String>, String> {
-    let lines = texts(headers, &SEC_WEBSOCKET_PROTOCOL)?;
-    Ok(lines.iter().flat_map(|line| line.split(',')).map(|offer| offer.trim().to_owned()).collect())
+fn offers<'a>(lines: impl IntoIterator<Item = &'a HeaderValue>) -> Result<Vec<String>, String> {
+    let mut offers = Vec::new();
+    for line in lines {
+        let line = line.to_str().map_err(|_| format!("{SEC_WEBSOCKET_PROTOCOL} is not plain ASCII"))?;
+        offers.extend(line.split(',').map(|offer| offer.trim().to_owned()));
+    }
+    Ok(offers)
 }
 
 /// Places of the credentials in a list of offers: the entry after each `name`.
@@ -294,15 +339,14 @@ fn after<'a>(offers: &'a [String], name: &'a str) -> impl Iterator<Item = usize>
 }
 
 fn subprotocol(headers: &HeaderMap, name: &str) -> One {
-    let offers = offers(headers)?;
+    let offers = offers(headers.get_all(SEC_WEBSOCKET_PROTOCOL))?;
     single(after(&offers, name).filter_map(|at| offers.get(at).cloned()).collect(), "subprotocol", name)
 }
 
-fn strip_subprotocol(headers: &mut HeaderMap, name: &str) {
-    let Ok(offers) = offers(headers) else {
+fn strip_offers(lines: &mut Vec<HeaderValue>, name: &str) {
+    let Ok(offers) = offers(lines.iter()) else {
         // Unreadable: whatever it holds does not go on.
-        headers.remove(SEC_WEBSOCKET_PROTOCOL);
-        return;
+        return lines.clear();
     };
     let secret: Vec<usize> = after(&offers, name).flat_map(|at| [at - 1, at]).collect();
     if secret.is_empty() {
@@ -310,9 +354,9 @@ fn strip_subprotocol(headers: &mut HeaderMap, name: &str) {
     }
     let rest: Vec<_> =
         offers.iter().enumerate().filter(|(at, _)| !secret.contains(at)).map(|(_, offer)| offer.as_str()).collect();
-    headers.remove(SEC_WEBSOCKET_PROTOCOL);
+    lines.clear();
     if let (false, Ok(value)) = (rest.is_empty(), HeaderValue::from_str(&rest.join(", "))) {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, value);
+        lines.push(value);
     }
 }
 
@@ -320,18 +364,6 @@ enum Rewrite {
     Keep,
     Drop,
     Replace(HeaderValue),
-}
-
-fn rewrite(headers: &mut HeaderMap, name: &HeaderName, judge: impl Fn(&HeaderValue) -> Rewrite) {
-    let old: Vec<HeaderValue> = headers.get_all(name).iter().cloned().collect();
-    headers.remove(name);
-    for value in old {
-        match judge(&value) {
-            Rewrite::Keep => headers.append(name, value),
-            Rewrite::Drop => false,
-            Rewrite::Replace(value) => headers.append(name, value),
-        };
-    }
 }
 
 fn without_cookie(value: &HeaderValue, name: &str) -> Rewrite {

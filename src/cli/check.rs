@@ -5,9 +5,9 @@ use crate::cli::args::ConfigArgs;
 use crate::cli::failure::Failure;
 use crate::config::load;
 use crate::proxy::context::Context;
-use crate::upstream::dial::{self, DialError, DialHead};
+use crate::upstream::dial::{self, DialError};
+use crate::upstream::head::DialHead;
 use crate::upstream::pool::Backend;
-use http::HeaderMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -70,8 +70,7 @@ async fn reach(context: &Context, backend: &Arc<Backend>) -> (bool, String) {
             Err(error) => (false, error.to_string()),
         };
     }
-    let head =
-        DialHead { path_and_query: format!("{}?EIO=4&transport=websocket", socketio.path), headers: HeaderMap::new() };
+    let head = DialHead::new(&format!("{}?EIO=4&transport=websocket", socketio.path));
     match dial::websocket_at(&context.pool, backend, &head, deadline, deadline).await {
         Ok(_) => (true, "ok, speaks WebSocket".into()),
         Err(DialError::Refused { detail, .. }) => (true, format!("reached, but it refuses the gate's probe: {detail}")),

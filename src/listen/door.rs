@@ -32,6 +32,7 @@ impl Door {
                 for address in lookup_host((host.as_str(), *port)).await? {
                     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
                     socket.set_reuseaddr(true)?;
+                    socket.set_nodelay(true)?;
                     match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
                         Ok(listener) => return Ok(Door::Tcp(listener)),
                         Err(error) => last = error,
@@ -62,8 +63,11 @@ impl Door {
         match self {
             Door::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // Small frames must not wait for the acknowledgement of the last one.
-                stream.set_nodelay(true)?;
+                // Small frames must not wait for the acknowledgement of the last one. Linux hands the listener's
+                // setting down.
+                if cfg!(not(target_os = "linux")) {
+                    stream.set_nodelay(true)?;
+                }
                 Ok((Stream::Tcp(stream), peer.ip()))
             }
             Door::Unix(listener, _) => {

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
 use http_body_util::{BodyExt, Either, Empty};
+use std::mem::MaybeUninit;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -42,44 +43,47 @@ async fn read(stream: &mut Stream, max_head: usize) -> First {
             Ok(0) | Err(_) => return First::Closed,
             Ok(_) => {}
         }
-        // A look at the end is enough to know that the head is not there yet, in nearly all cases.
-        match head_end(&buffer) {
-            Some(end) => {
-                let whole = buffer.freeze();
-                return match upgrade(whole.slice(..end)) {
-                    Some(request) => First::Upgrade(Box::new(request), whole.slice(end..)),
-                    None => First::Other(whole),
-                };
+        let bytes = buffer.freeze();
+        match parse(&bytes) {
+            Head::Upgrade(request, end) => return First::Upgrade(request, bytes.slice(end..)),
+            Head::Partial if bytes.len() < max_head => {
+                buffer = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
+                buffer.reserve(FIRST_READ);
             }
-            None if buffer.len() >= max_head => return First::Other(buffer.freeze()),
-            None => buffer.reserve(FIRST_READ),
+            Head::Partial | Head::Other => return First::Other(bytes),
         }
     }
 }
 
-/// Where the first empty line ends. A bare line feed ends a line too, as it does for hyper (RFC 9112 section 2.2).
-fn head_end(buffer: &[u8]) -> Option<usize> {
-    buffer.iter().enumerate().filter(|(_, byte)| **byte == b'\n').find_map(|(at, _)| match buffer.get(at + 1..) {
-        Some([b'\n', ..]) => Some(at + 2),
-        Some([b'\r', b'\n', ..]) => Some(at + 3),
-        _ => None,
-    })
+enum Head {
+    /// A request that asks for an upgrade and has no body, and where its head ends.
+    Upgrade(Box<Request<Inbound>>, usize),
+    /// Not whole yet.
+    Partial,
+    /// Anything else, and anything odd: hyper's to judge.
+    Other,
 }
 
-/// The request in a head, where it asks for an upgrade and has no body; anything odd is hyper's to judge.
-fn upgrade(head: Bytes) -> Option<Request<Inbound>> {
-    let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut parsed = httparse::Request::new(&mut lines);
-    if !matches!(parsed.parse(&head), Ok(httparse::Status::Complete(end)) if end == head.len()) {
-        return None;
+fn parse(bytes: &Bytes) -> Head {
+    let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(bytes, &mut lines) {
+        Ok(httparse::Status::Complete(end)) => {
+            upgrade(bytes, &parsed).map_or(Head::Other, |request| Head::Upgrade(Box::new(request), end))
+        }
+        Ok(httparse::Status::Partial) => Head::Partial,
+        Err(_) => Head::Other,
     }
+}
+
+fn upgrade(bytes: &Bytes, parsed: &httparse::Request<'_, '_>) -> Option<Request<Inbound>> {
     if parsed.method != Some("GET") || parsed.version != Some(1) {
         return None;
     }
     let mut headers = HeaderMap::with_capacity(parsed.headers.len());
     for line in parsed.headers.iter() {
         let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(line.value)).ok()?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).ok()?;
         headers.append(name, value);
     }
     let has_body = headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
@@ -89,7 +93,7 @@ fn upgrade(head: Bytes) -> Option<Request<Inbound>> {
     let mut request = Request::new(Either::Right(Empty::new()));
     *request.method_mut() = Method::GET;
     *request.version_mut() = Version::HTTP_11;
-    *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(parsed.path?.as_bytes())).ok()?;
+    *request.uri_mut() = Uri::from_maybe_shared(bytes.slice_ref(parsed.path?.as_bytes())).ok()?;
     *request.headers_mut() = headers;
     Some(request)
 }
@@ -139,8 +143,13 @@ mod tests {
 
     #[test]
     fn a_handshake_is_read_without_hyper_and_everything_else_is_left_to_it() {
-        let head = |text: &str| upgrade(Bytes::copy_from_slice(text.replace('\n', "\r\n").as_bytes()));
-        let request = head("GET /socket.io/?EIO=4 HTTP/1.1\nHost: a\nUpgrade: websocket\nX: 1\nx: 2\n\n").unwrap();
+        let head = |text: &str| match parse(&Bytes::from(text.replace('\n', "\r\n"))) {
+            Head::Upgrade(request, end) => Some((request, end)),
+            Head::Partial | Head::Other => None,
+        };
+        let (request, end) =
+            head("GET /socket.io/?EIO=4 HTTP/1.1\nHost: a\nUpgrade: websocket\nX: 1\nx: 2\n\nrest").unwrap();
+        assert_eq!(end, "GET /socket.io/?EIO=4 HTTP/1.1__Host: a__Upgrade: websocket__X: 1__x: 2____".len());
         assert_eq!(request.uri().path(), "/socket.io/");
         assert_eq!(request.headers().get_all("x").iter().count(), 2);
         for other in [
@@ -155,14 +164,5 @@ mod tests {
         ] {
             assert!(head(other).is_none(), "{other:?}");
         }
-    }
-
-    #[test]
-    fn the_end_of_a_head_is_found_wherever_it_is_cut() {
-        assert_eq!(head_end(b"GET / HTTP/1.1\r\n\r\nrest"), Some(18));
-        assert_eq!(head_end(b"GET / HTTP/1.1\n\nrest"), Some(16));
-        assert_eq!(head_end(b"GET / HTTP/1.1\r\nA: b\n\r\n"), Some(23));
-        assert_eq!(head_end(b"GET / HTTP/1.1\r\n\r"), None);
-        assert_eq!(head_end(b""), None);
     }
 }

@@ -10,7 +10,7 @@ use crate::proxy::context::Context;
 use crate::proxy::gateway::{self, Connection};
 use crate::proxy::polling::Unseen;
 use crate::proxy::reply::Inbound;
-use crate::proxy::takeover::{Switched, Takeover};
+use crate::proxy::takeover::{Running, Switched, Takeover};
 use crate::stream::{Patient, Stream};
 use bytes::Bytes;
 use http::Request;
@@ -89,29 +89,38 @@ async fn serve(context: Arc<Context>, mut stream: Stream, peer: IpAddr, stop: Ca
         () = stop.cancelled() => return,
     };
     match first {
-        First::Upgrade(request, read) => switch(context, stream, peer, *request, read).await,
+        // Boxed one by one: while a session lives, its task is no larger than what it still does.
+        First::Upgrade(request, read) => {
+            if let Some(session) = Box::pin(switch(context, stream, peer, *request, read)).await {
+                session.await;
+            }
+        }
         First::Other(read) => {
             let patience = limits.write_timeout;
-            converse(context, Patient::new(read, stream, patience), peer, stop).await;
+            Box::pin(converse(context, Patient::new(read, stream, patience), peer, stop)).await;
         }
         First::Closed => {}
     }
 }
 
-/// Answers a handshake that was read here; its session, if it becomes one, is a task of its own.
-async fn switch(context: Arc<Context>, stream: Stream, peer: IpAddr, request: Request<Inbound>, read: Bytes) {
+/// Answers a handshake that was read here; the session that it becomes is the connection's from then on.
+async fn switch(
+    context: Arc<Context>,
+    stream: Stream,
+    peer: IpAddr,
+    request: Request<Inbound>,
+    read: Bytes,
+) -> Option<Running> {
     let patience = context.config.limits.header_timeout;
-    let tasks = context.tasks.clone();
     let mut answer = gateway::handle(context, Connection { peer }, request).await;
     let Some(takeover) = Takeover::take(&mut answer) else {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        return front::refuse(stream, answer, patience).await;
+        front::refuse(stream, answer, patience).await;
+        return None;
     };
     let mut head = front::head(&answer);
     head.extend_from_slice(b"\r\n");
-    if let Some(running) = takeover.start(Switched { stream, read, head }) {
-        tasks.spawn(running);
-    }
+    takeover.start(Switched { stream, read, head })
 }
 
 /// Everything but a first handshake: HTTP/1.1 by hyper.

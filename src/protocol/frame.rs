@@ -1,6 +1,6 @@
 //! WebSocket frames (RFC 6455 section 5): heads, masks, encoding.
 
-use aws_lc_rs::rand;
+use crate::random;
 use thiserror::Error;
 
 /// The longest head: two bytes, an eight-byte length and a mask.
@@ -160,7 +160,7 @@ impl Head {
 pub fn mask_key() -> [u8; 4] {
     let mut key = [0; 4];
     // A failing system source would break TLS and session ids too; a zero key only loses the masking.
-    let _ = rand::fill(&mut key);
+    let _ = random::fill(&mut key);
     key
 }
 

@@ -3,7 +3,7 @@
 //! Whoever knows an Engine.IO session id may speak for its session, so ids are unguessable, never
 //! chosen by a client and never logged whole.
 
-use aws_lc_rs::rand;
+use crate::random;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -19,7 +19,7 @@ pub fn is_valid(sid: &str) -> bool {
 pub fn generate() -> String {
     let mut bytes = [0_u8; 18];
     #[allow(clippy::expect_used)] // A machine without randomness must not hand out session ids.
-    rand::fill(&mut bytes).expect("the system's random source works");
+    random::fill(&mut bytes).expect("the system's random source works");
     URL_SAFE_NO_PAD.encode(bytes)
 }
 

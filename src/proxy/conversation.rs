@@ -21,7 +21,7 @@ use crate::session::mailbox::{Command, GetReply, PostReply};
 use crate::session::registry::Stay;
 use crate::stream::Stream;
 use crate::telemetry::access::Record;
-use crate::upstream::dial::{DialHead, Dialed};
+use crate::upstream::{dial::Dialed, head::DialHead};
 use bytes::{Bytes, BytesMut};
 use secrecy::ExposeSecret;
 use std::future::{pending, poll_fn};
@@ -375,7 +375,7 @@ impl Conversation {
         self.stay.admit(user, self.context.end_of(identity));
         self.connect_by = None;
         let Some(mut head) = self.head.take() else { return Err(Reason::UpstreamUnavailable) };
-        headers::add_identity(&self.context, &mut head.headers, identity, &self.record.session);
+        headers::add_identity(&self.context, &mut *head, identity, &self.record.session);
         let dialed = match self.context.dial(&head).await {
             Ok(dialed) => dialed,
             Err(error) => {

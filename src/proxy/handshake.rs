@@ -26,7 +26,8 @@ use crate::reason::Reason;
 use crate::session::mailbox::{self, Command};
 use crate::session::registry::{Newcomer, Stay};
 use crate::telemetry::access::Record;
-use crate::upstream::dial::{DialError, DialHead, Dialed};
+use crate::upstream::dial::{DialError, Dialed};
+use crate::upstream::head::DialHead;
 use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request};
@@ -142,8 +143,9 @@ impl Call<'_> {
             true => Vec::new(),
             false => sources.query_names().iter().map(String::as_str).collect(),
         };
-        let path_and_query = format!("{}?{}", self.request.uri().path(), self.query.upstream(&names));
-        DialHead { path_and_query, headers: headers::for_upstream(self.context, self.request.headers(), self.peer) }
+        let mut head = DialHead::new(&format!("{}?{}", self.request.uri().path(), self.query.upstream(&names)));
+        headers::write_for_upstream(self.context, self.request.headers(), self.peer, &mut head);
+        head
     }
 
     fn record(&self) -> Record {
@@ -156,7 +158,7 @@ impl Call<'_> {
         let context = self.context;
         let mut record = self.record();
         let mut head = self.head();
-        headers::add_identity(context, &mut head.headers, identity, &record.session);
+        headers::add_identity(context, &mut head, identity, &record.session);
         let user = User::of(identity);
         record.subject = Some(user.subject.clone());
         record.issuer = Some(user.issuer.clone());

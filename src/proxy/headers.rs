@@ -3,34 +3,65 @@
 use crate::auth::identity::Identity;
 use crate::protocol::forwarded::{self, Forwarded};
 use crate::proxy::context::Context;
+use crate::random;
+use crate::upstream::head::DialHead;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use std::fmt::Write;
 use std::net::IpAddr;
-
-/// RFC 9110 section 7.6.1, and what older proxies made of it.
-const HOP_BY_HOP: [&str; 10] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-];
 
 /// What a client may not have removed by naming it in `Connection`: it is what decisions rest on.
 const KEPT: [&str; 7] =
     ["authorization", "cookie", "origin", "host", "content-length", "content-type", "x-forwarded-for"];
 
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// RFC 9110 section 7.6.1, and what older proxies made of it.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
 /// Rewritten for each WebSocket: its own handshake's business.
-const WEBSOCKET: [&str; 4] =
-    ["sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-accept"];
+fn is_websockets(name: &str) -> bool {
+    matches!(name, "sec-websocket-key" | "sec-websocket-version" | "sec-websocket-extensions" | "sec-websocket-accept")
+}
 
 /// Written by the gate alone, unless a trusted proxy did.
-const FORWARDED: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip"];
+fn is_forwarding(name: &str) -> bool {
+    matches!(name, "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-real-ip")
+}
+
+/// Where headers are written to.
+pub trait Sink {
+    /// Adds one.
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue);
+}
+
+impl Sink for HeaderMap {
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name, value.clone());
+    }
+}
+
+impl Sink for DialHead {
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
+        DialHead::add(self, name, value);
+    }
+}
 
 /// Who asks, and how.
 #[derive(Clone)]
@@ -50,36 +81,44 @@ pub struct Peer {
 /// A client's request headers, made fit for a backend: nothing hop-by-hop, no credential, nothing
 /// that only the gate may say.
 pub fn for_upstream(context: &Context, client: &HeaderMap, peer: &Peer) -> HeaderMap {
-    let named = connection_tokens(client);
     let mut out = HeaderMap::with_capacity(client.len() + 8);
-    for (name, value) in client {
-        if may_pass(context, name, peer.trusted) && !named.contains(name) {
-            out.append(name, value.clone());
-        }
-    }
-    forwarded::strip_overrides(&mut out);
-    if !context.rules.forward {
-        context.rules.sources.strip_headers(&mut out);
-    }
-    add_forwarded(&mut out, client, peer);
+    write_for_upstream(context, client, peer, &mut out);
     out
+}
+
+/// The same, written to where they go on.
+pub fn write_for_upstream(context: &Context, client: &HeaderMap, peer: &Peer, out: &mut impl Sink) {
+    let named = connection_tokens(client);
+    let mut pass = |name: &HeaderName, value: &HeaderValue| {
+        if may_pass(context, name, peer.trusted) && !named.contains(name) {
+            out.add(name, value);
+        }
+    };
+    if context.rules.forward {
+        client.iter().for_each(|(name, value)| pass(name, value));
+    } else {
+        context.rules.sources.without_credentials(client, pass);
+    }
+    add_forwarded(out, client, peer);
 }
 
 fn may_pass(context: &Context, name: &HeaderName, trusted: bool) -> bool {
     let text = name.as_str();
     let folded: String;
     // `x_forwarded_for` is the same header to WSGI and CGI backends.
-    let plain = if text.contains(['_', '.']) {
+    let plain = if text.bytes().any(|byte| matches!(byte, b'_' | b'.')) {
         folded = text.replace(['_', '.'], "-");
         folded.as_str()
     } else {
         text
     };
-    !(HOP_BY_HOP.contains(&plain)
-        || WEBSOCKET.contains(&plain)
-        || FORWARDED.contains(&plain)
+    let traces = matches!(plain, "traceparent" | "tracestate");
+    !(is_hop_by_hop(plain)
+        || is_websockets(plain)
+        || is_forwarding(plain)
+        || forwarded::is_override(plain)
         || context.mapping.protects(text)
-        || (plain == "traceparent" || plain == "tracestate") && !trusted)
+        || traces && !trusted)
 }
 
 /// The headers that `Connection` names, less those that are not a client's to remove.
@@ -92,49 +131,51 @@ fn connection_tokens(client: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-fn add_forwarded(out: &mut HeaderMap, client: &HeaderMap, peer: &Peer) {
+fn add_forwarded(out: &mut impl Sink, client: &HeaderMap, peer: &Peer) {
     let mut chain = String::new();
     if peer.trusted {
-        for value in client.get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok()) {
+        for value in client.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()) {
             let _ = write!(chain, "{value}, ");
         }
     }
     let _ = write!(chain, "{}", peer.address);
-    let proto = if peer.https { "https" } else { "http" };
+    let proto = HeaderValue::from_static(if peer.https { "https" } else { "http" });
+    out.add(&FORWARDED_PROTO, &proto);
     let host = peer.forwarded.host.as_deref().unwrap_or(&peer.authority);
-    for (name, value) in [("x-forwarded-for", chain.as_str()), ("x-forwarded-proto", proto), ("x-forwarded-host", host)]
+    for (name, value) in [(FORWARDED_FOR, HeaderValue::try_from(chain)), (FORWARDED_HOST, HeaderValue::from_str(host))]
     {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            out.insert(HeaderName::from_static(name), value);
+        if let Ok(value) = value {
+            out.add(&name, &value);
         }
     }
-    if !out.contains_key("traceparent")
+    if !(peer.trusted && client.contains_key(TRACE_PARENT))
         && let Some(value) = traceparent()
     {
-        out.insert(HeaderName::from_static("traceparent"), value);
+        out.add(&TRACE_PARENT, &value);
     }
 }
 
 /// A new trace (W3C Trace Context section 3.2).
 fn traceparent() -> Option<HeaderValue> {
-    let mut bytes = [0u8; 24];
-    aws_lc_rs::rand::fill(&mut bytes).ok()?;
-    let mut text = String::with_capacity(55);
-    text.push_str("00-");
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut bytes = [0_u8; 24];
+    random::fill(&mut bytes).ok()?;
+    let mut text = Vec::with_capacity(55);
+    text.extend_from_slice(b"00-");
     for (i, byte) in bytes.iter().enumerate() {
         if i == 16 {
-            text.push('-');
+            text.push(b'-');
         }
-        let _ = write!(text, "{byte:02x}");
+        text.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
     }
-    text.push_str("-01");
+    text.extend_from_slice(b"-01");
     HeaderValue::try_from(text).ok()
 }
 
 /// Says who it is: the mapped claims and the signed assertion.
-pub fn add_identity(context: &Context, out: &mut HeaderMap, identity: &Identity, session: &str) {
+pub fn add_identity(context: &Context, out: &mut impl Sink, identity: &Identity, session: &str) {
     for (name, value) in context.mapping.headers(identity, session) {
-        out.insert(name, value);
+        out.add(&name, &value);
     }
     let Some((signer, config)) = context.signer.as_ref().zip(context.config.identity.assertion.as_ref()) else {
         return;
@@ -145,7 +186,7 @@ pub fn add_identity(context: &Context, out: &mut HeaderMap, identity: &Identity,
         && let Ok(mut value) = HeaderValue::try_from(token)
     {
         value.set_sensitive(true);
-        out.insert(name, value);
+        out.add(&name, &value);
     }
 }
 
@@ -154,7 +195,7 @@ pub fn for_client(upstream: &HeaderMap) -> HeaderMap {
     let named = connection_tokens(upstream);
     let mut out = HeaderMap::with_capacity(upstream.len());
     for (name, value) in upstream {
-        let hop = HOP_BY_HOP.contains(&name.as_str()) || WEBSOCKET.contains(&name.as_str());
+        let hop = is_hop_by_hop(name.as_str()) || is_websockets(name.as_str());
         if !hop && !named.contains(name) {
             out.append(name, value.clone());
         }

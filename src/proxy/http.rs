@@ -19,7 +19,7 @@ use crate::reason::Reason;
 use crate::session::registry::{Newcomer, Stay};
 use crate::telemetry::access::Record;
 use crate::upstream::client::ProxyError;
-use crate::upstream::dial::DialHead;
+use crate::upstream::head::DialHead;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
@@ -245,11 +245,11 @@ async fn tunnel(
 ) -> Answer {
     let name: Arc<str> = sid::generate().into();
     let mut record = Record::begin(context.metrics.clone(), name.clone(), peer.forwarded.client, "websocket");
-    let mut headers = headers::for_upstream(context, request.headers(), peer);
+    let mut head = DialHead::new(target(context, request.uri()).as_str());
+    headers::write_for_upstream(context, request.headers(), peer, &mut head);
     if let Some(identity) = &identity {
-        headers::add_identity(context, &mut headers, identity, &name);
+        headers::add_identity(context, &mut head, identity, &name);
     }
-    let head = DialHead { path_and_query: target(context, request.uri()), headers };
     let stay = match enter(context, identity.as_deref(), &mut record) {
         Ok(stay) => stay,
         Err(reason) => return refuse(context, peer, reason, "see [limits]"),

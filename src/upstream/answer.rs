@@ -90,7 +90,7 @@ pub fn accept_for(key: &[u8]) -> [u8; 28] {
 ///
 /// # Errors
 /// Where no tunnel may be opened and nothing can be told from the status either.
-pub fn read(bytes: &[u8], accept: &[u8], offered: &[&str]) -> Result<Answer, AnswerError> {
+pub fn read(bytes: &[u8], accept: &[u8], offered: &[String]) -> Result<Answer, AnswerError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
     let len = match head.parse(bytes) {
@@ -115,7 +115,7 @@ pub fn read(bytes: &[u8], accept: &[u8], offered: &[&str]) -> Result<Answer, Ans
 }
 
 /// RFC 6455 section 4.1, what the client must check. Returns the subprotocol.
-fn verify(headers: &[Header<'_>], accept: &[u8], offered: &[&str]) -> Result<Option<String>, AnswerError> {
+fn verify(headers: &[Header<'_>], accept: &[u8], offered: &[String]) -> Result<Option<String>, AnswerError> {
     let upgrade = single(headers, "upgrade").ok_or(AnswerError("101 without exactly one Upgrade"))?;
     if !upgrade.eq_ignore_ascii_case(b"websocket") {
         return Err(AnswerError("101 to something that is not WebSocket"));
@@ -135,7 +135,7 @@ fn verify(headers: &[Header<'_>], accept: &[u8], offered: &[&str]) -> Result<Opt
         return Ok(None);
     }
     let chosen = single(headers, "sec-websocket-protocol").and_then(|value| std::str::from_utf8(value).ok());
-    match chosen.filter(|chosen| offered.contains(chosen)) {
+    match chosen.filter(|chosen| offered.iter().any(|offer| offer == chosen)) {
         Some(chosen) => Ok(Some(chosen.to_string())),
         None => Err(AnswerError("101 with a subprotocol that was not asked for")),
     }
@@ -219,7 +219,7 @@ mod tests {
         "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
 
     fn judge(text: &str) -> Result<Answer, AnswerError> {
-        read(text.as_bytes(), ACCEPT.as_bytes(), &["chat", "mqtt"])
+        read(text.as_bytes(), ACCEPT.as_bytes(), &["chat".to_owned(), "mqtt".to_owned()])
     }
 
     fn switched(headers: &str) -> Result<Answer, AnswerError> {

@@ -4,6 +4,7 @@ use crate::stream::Stream;
 use crate::upstream::target::{Address, Target};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -65,16 +66,28 @@ impl Endpoint {
     /// # Errors
     /// The last thing that failed.
     pub async fn connect(&self, deadline: Instant) -> io::Result<Stream> {
-        timeout_at(deadline, self.open(deadline)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        Ok(self.open(deadline, &[]).await?.0)
     }
 
-    async fn open(&self, deadline: Instant) -> io::Result<Stream> {
-        let tcp = match &self.address {
-            Address::Unix(path) => return unix(path).await.map(Stream::Unix),
-            Address::Ip(address) => self.tcp(&[*address], deadline).await?,
+    /// Connects before `deadline`, and says how many bytes of `first` it has handed over already: a connection on
+    /// the same machine stands as soon as it is asked for, and need not be waited for.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub async fn open(&self, deadline: Instant, first: &[u8]) -> io::Result<(Stream, usize)> {
+        let opening = timeout_at(deadline, self.start(deadline, first));
+        opening.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn start(&self, deadline: Instant, first: &[u8]) -> io::Result<(Stream, usize)> {
+        // Behind TLS the first bytes on the wire are not the caller's.
+        let first = if self.tls.is_some() { &[] } else { first };
+        let (tcp, said) = match &self.address {
+            Address::Unix(path) => return unix(path).await.map(|stream| (Stream::Unix(stream), 0)),
+            Address::Ip(address) => self.tcp(&[*address], deadline, first).await?,
             Address::Name(name, port) => {
                 let addresses = self.resolve(name, *port).await?;
-                match self.tcp(&addresses, deadline).await {
+                match self.tcp(&addresses, deadline, first).await {
                     Ok(tcp) => tcp,
                     Err(error) => {
                         self.doubt();
@@ -83,22 +96,29 @@ impl Endpoint {
                 }
             }
         };
-        tcp.set_nodelay(true)?;
-        let Some((connector, name)) = &self.tls else { return Ok(Stream::Tcp(tcp)) };
+        let Some((connector, name)) = &self.tls else { return Ok((Stream::Tcp(tcp), said)) };
         let tls = connector.connect(name.clone(), tcp).await?;
-        Ok(Stream::Tls(Box::new(tls.into())))
+        Ok((Stream::Tls(Box::new(tls.into())), 0))
     }
 
     /// The addresses in turn, each with its share of the time that is left: one that drops packets does not eat it all.
-    async fn tcp(&self, addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
+    async fn tcp(&self, addresses: &[SocketAddr], deadline: Instant, first: &[u8]) -> io::Result<(TcpStream, usize)> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no usable address");
         for (i, address) in addresses.iter().enumerate() {
             if self.loopback_only && !address.ip().is_loopback() {
                 continue;
             }
+            let (tcp, said) = match begin(*address, first) {
+                Ok((tcp, 0)) => (tcp, 0),
+                Ok(connected) => return Ok(connected),
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
             let share = share(Instant::now(), deadline, addresses.len().saturating_sub(i));
-            last = match timeout_at(share, TcpStream::connect(*address)).await {
-                Ok(Ok(tcp)) => return Ok(tcp),
+            last = match timeout_at(share, connected(&tcp)).await {
+                Ok(Ok(())) => return Ok((tcp, said)),
                 Ok(Err(error)) => error,
                 Err(_) => io::ErrorKind::TimedOut.into(),
             };
@@ -148,6 +168,30 @@ impl Endpoint {
     fn known<T>(&self, f: impl FnOnce(&mut Option<Known>) -> T) -> T {
         f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Asks for a connection, and says as much of `first` as it takes at once.
+fn begin(address: SocketAddr, first: &[u8]) -> io::Result<(TcpStream, usize)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    // Small frames must not wait for the acknowledgement of the last one.
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&address.into()) {
+        // The rule where one may not wait: it is on its way, or there already.
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        outcome => outcome?,
+    }
+    // Also an empty send would take away the error that says why there is no connection.
+    let said = if first.is_empty() { Ok(0) } else { socket.send(first) };
+    let said = match said {
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => 0,
+        said => said?,
+    };
+    Ok((TcpStream::from_std(socket.into())?, said))
+}
+
+async fn connected(tcp: &TcpStream) -> io::Result<()> {
+    tcp.writable().await?;
+    tcp.take_error()?.map_or(Ok(()), Err)
 }
 
 /// A Unix socket whose backlog is full says so at once instead of waiting, so we wait ourselves; the caller has the deadline.

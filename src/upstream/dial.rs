@@ -1,13 +1,15 @@
 //! One fresh WebSocket connection to a backend. We write the request ourselves and believe the answer only when it is flawless.
 
+use crate::random;
 use crate::stream::Stream;
 use crate::upstream::answer::{self, Answer, Framing};
 use crate::upstream::connect;
+use crate::upstream::head::DialHead;
 use crate::upstream::pool::{Backend, Pool};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{BufMut, BytesMut};
-use http::{HeaderMap, HeaderValue, header};
+use bytes::BytesMut;
+use http::HeaderMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,38 +19,10 @@ use tokio::time::{Instant, timeout_at};
 const MAX_INTERIM: usize = 8;
 /// So much of a refusal's body is kept for the operator.
 const MAX_REFUSAL: usize = 1024;
+/// A 101 and the OPEN behind it fit.
+const ANSWER: usize = 1024;
 /// So long is waited for the body of a refusal.
 const REFUSAL_PATIENCE: Duration = Duration::from_millis(500);
-
-/// Headers of the request that are the dial's own business; the caller's are left out. (Headers *named in* `Connection` are
-/// the caller's to remove, before it adds its own: here a client could name an identity header and have it removed.)
-const OURS: [&str; 15] = [
-    "host",
-    "connection",
-    "upgrade",
-    "sec-websocket-key",
-    "sec-websocket-version",
-    "sec-websocket-extensions",
-    "sec-websocket-accept",
-    "content-length",
-    "transfer-encoding",
-    "keep-alive",
-    "te",
-    "trailer",
-    "expect",
-    "proxy-connection",
-    "http2-settings",
-];
-
-/// What to ask for.
-#[derive(Clone, Debug)]
-pub struct DialHead {
-    /// Origin form: begins with `/`; visible ASCII without `#`.
-    pub path_and_query: String,
-    /// Everything but the upgrade's own headers. Without `host`, the backend's own is sent;
-    /// `sec-websocket-protocol` is what the backend may choose from.
-    pub headers: HeaderMap,
-}
 
 /// An open tunnel.
 #[derive(Debug)]
@@ -129,11 +103,18 @@ pub async fn websocket_at(
     deadline: Instant,
 ) -> Result<Dialed, DialError> {
     let key = key()?;
-    let request = request(head, &backend.host, &key)?;
+    let request = head.request(&backend.host, &key).ok_or_else(|| invalid("the path cannot be sent"))?;
     let exchange = async {
-        let stream = backend.endpoint.connect(connected_by).await.map_err(unavailable)?;
-        let dialog = Dialog { stream, buffer: request, deadline };
-        dialog.run(&answer::accept_for(&key), &offered(&head.headers)).await
+        let (mut stream, said) = backend.endpoint.open(connected_by, &request).await.map_err(unavailable)?;
+        let rest = request.get(said..).unwrap_or_default();
+        let dialog = timeout_at(deadline, async {
+            stream.write_all(rest).await?;
+            stream.flush().await
+        });
+        dialog.await.map_err(|_| late())?.map_err(unavailable)?;
+        drop(request);
+        let dialog = Dialog { stream, buffer: BytesMut::with_capacity(ANSWER), deadline };
+        dialog.run(&answer::accept_for(&key), head.offered()).await
     };
     let result = exchange.await;
     match &result {
@@ -144,7 +125,7 @@ pub async fn websocket_at(
     result.map(|opened| Dialed { backend: backend.id, ..opened })
 }
 
-/// A connection whose request is written and whose answer is read, in one buffer.
+/// A connection on which the answer is awaited.
 struct Dialog {
     stream: Stream,
     buffer: BytesMut,
@@ -152,10 +133,10 @@ struct Dialog {
 }
 
 impl Dialog {
-    async fn run(mut self, accept: &[u8], offered: &[&str]) -> Result<Dialed, DialError> {
+    async fn run(mut self, accept: &[u8], offered: &[String]) -> Result<Dialed, DialError> {
         let deadline = self.deadline;
         let head = timeout_at(deadline, self.head(accept, offered)).await;
-        match head.map_err(|_| DialError::Unavailable { detail: "no answer in time".into() })?? {
+        match head.map_err(|_| late())?? {
             Answer::Switched { len, protocol, headers } => {
                 let _ = self.buffer.split_to(len.min(self.buffer.len()));
                 let leftover = if self.buffer.is_empty() { BytesMut::new() } else { self.buffer };
@@ -171,11 +152,8 @@ impl Dialog {
         }
     }
 
-    /// Writes the request, then reads until there is an answer that is not an interim one.
-    async fn head(&mut self, accept: &[u8], offered: &[&str]) -> Result<Answer, DialError> {
-        self.stream.write_all(&self.buffer).await.map_err(unavailable)?;
-        self.stream.flush().await.map_err(unavailable)?;
-        self.buffer.clear();
+    /// Reads until there is an answer that is not an interim one.
+    async fn head(&mut self, accept: &[u8], offered: &[String]) -> Result<Answer, DialError> {
         let mut answered = false;
         let mut interim = 0_usize;
         loop {
@@ -223,6 +201,10 @@ fn unavailable(error: std::io::Error) -> DialError {
     DialError::Unavailable { detail: error.to_string() }
 }
 
+fn late() -> DialError {
+    DialError::Unavailable { detail: "no answer in time".into() }
+}
+
 fn invalid(detail: &str) -> DialError {
     DialError::Invalid { detail: detail.to_string() }
 }
@@ -230,40 +212,10 @@ fn invalid(detail: &str) -> DialError {
 /// A `Sec-WebSocket-Key`: 16 random bytes in base64.
 fn key() -> Result<[u8; 24], DialError> {
     let mut nonce = [0; 16];
-    aws_lc_rs::rand::fill(&mut nonce).map_err(|_| invalid("no random numbers"))?;
+    random::fill(&mut nonce).map_err(|_| invalid("no random numbers"))?;
     let mut key = [0; 24];
     STANDARD.encode_slice(nonce, &mut key).map_err(|_| invalid("no key"))?;
     Ok(key)
-}
-
-/// The request head. A header value cannot hold a line break by its type, the path is checked here: nothing splits a head.
-fn request(head: &DialHead, host: &HeaderValue, key: &[u8; 24]) -> Result<BytesMut, DialError> {
-    let path = head.path_and_query.as_bytes();
-    if path.first() != Some(&b'/') || !path.iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
-        return Err(invalid("the path cannot be sent"));
-    }
-    let mut out = BytesMut::with_capacity(2048);
-    out.put_slice(b"GET ");
-    out.put_slice(path);
-    out.put_slice(b" HTTP/1.1\r\nhost: ");
-    out.put_slice(head.headers.get(header::HOST).unwrap_or(host).as_bytes());
-    out.put_slice(b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: ");
-    out.put_slice(key);
-    out.put_slice(b"\r\n");
-    for (name, value) in head.headers.iter().filter(|(name, _)| !OURS.contains(&name.as_str())) {
-        out.put_slice(name.as_str().as_bytes());
-        out.put_slice(b": ");
-        out.put_slice(value.as_bytes());
-        out.put_slice(b"\r\n");
-    }
-    out.put_slice(b"\r\n");
-    Ok(out)
-}
-
-/// The subprotocols that the request names.
-fn offered(headers: &HeaderMap) -> Vec<&str> {
-    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! Learns a backend's timings by a handshake of our own: at start, and whenever a backend that failed answers again.
 
 use crate::stream::Stream;
-use crate::upstream::dial::{self, DialError, DialHead};
+use crate::upstream::dial::{self, DialError};
+use crate::upstream::head::DialHead;
 use crate::upstream::pool::{Backend, Pool};
 use crate::upstream::timings::Timings;
 use bytes::BytesMut;
 use futures_util::future::join_all;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,9 +40,9 @@ impl Probe {
     /// Starts. `path` is `socketio.path`, `patience` bounds each handshake.
     #[must_use]
     pub fn start(pool: Pool, path: &str, timings: Timings, patience: Duration) -> Self {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("siogate/", env!("CARGO_PKG_VERSION"))));
-        let head = DialHead { path_and_query: format!("{path}?EIO=4&transport=websocket"), headers };
+        let mut head = DialHead::new(&format!("{path}?EIO=4&transport=websocket"));
+        let agent = HeaderValue::from_static(concat!("siogate/", env!("CARGO_PKG_VERSION")));
+        head.add(&header::USER_AGENT, &agent);
         Self(AbortOnDropHandle::new(tokio::spawn(run(pool, head, timings, patience))))
     }
 }

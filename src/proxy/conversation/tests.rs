@@ -5,7 +5,6 @@ use crate::protocol::frame::Opcode;
 use crate::proxy::support::{Backend, Gate, Wire, refusal as refused, token, user};
 use crate::session::mailbox::{self, Mailbox};
 use crate::session::registry::{Entry, Newcomer};
-use http::HeaderMap;
 use std::net::{IpAddr, Ipv4Addr};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
@@ -80,7 +79,7 @@ impl Rig {
             mailbox: polls.then_some(receiver),
             client: setup.client.map(|stream| leg(stream, Writer::Client, bound)),
             upstream: setup.upstream.map(|stream| leg(stream, Writer::Server, u64::MAX)),
-            head: Some(Box::new(DialHead { path_and_query: "/socket.io/?EIO=4".into(), headers: HeaderMap::new() })),
+            head: Some(Box::new(DialHead::new("/socket.io/?EIO=4"))),
             connect_by: (!known).then(|| now() + context.config.socketio.connect_deadline),
             gets: Gets::default(),
             post: None,

@@ -1,13 +1,14 @@
 use super::*;
 use crate::config::model;
 use crate::upstream::support::{SWITCH, Server, accept_of, dead, drain, header_of, pool, read_head};
+use http::{HeaderName, HeaderValue, header};
 use proptest::prelude::{any, prop_assert_eq, proptest};
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
 fn head(path: &str) -> DialHead {
-    DialHead { path_and_query: path.into(), headers: HeaderMap::new() }
+    DialHead::new(path)
 }
 
 fn soon() -> Instant {
@@ -77,7 +78,7 @@ async fn the_request_is_a_complete_upgrade_with_the_callers_headers() {
         ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA"),
         ("sec-websocket-protocol", "one, two"),
     ] {
-        request.headers.append(name, HeaderValue::from_static(value));
+        request.add(&HeaderName::from_static(name), &HeaderValue::from_static(value));
     }
     let pool = pool(&[server.url()]);
     let first = websocket(&pool, &request, soon()).await.unwrap();
@@ -101,7 +102,8 @@ async fn the_request_is_a_complete_upgrade_with_the_callers_headers() {
     let key = header_of(&seen, "sec-websocket-key").unwrap().to_string();
     assert_eq!(key.len(), 24);
 
-    request.headers.insert(header::HOST, HeaderValue::from_static("chat.example"));
+    request.add(&header::HOST, &HeaderValue::from_static("chat.example"));
+    request.add(&header::HOST, &HeaderValue::from_static("second.example"));
     websocket(&pool, &request, soon()).await.unwrap();
     let seen = rx.recv().await.unwrap();
     assert_eq!(header_of(&seen, "host"), Some("chat.example"));
@@ -304,11 +306,11 @@ proptest! {
     ) {
         let mut request = head(&path);
         for (name, value) in &values {
-            if let (Ok(name), Ok(value)) = (name.parse::<header::HeaderName>(), HeaderValue::from_bytes(value)) {
-                request.headers.append(name, value);
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_bytes(value)) {
+                request.add(&name, &value);
             }
         }
-        if let Ok(bytes) = super::request(&request, &HeaderValue::from_static("app"), b"dGhlIHNhbXBsZSBub25jZQ==") {
+        if let Some(bytes) = request.request(&HeaderValue::from_static("app"), b"dGhlIHNhbXBsZSBub25jZQ==") {
             let mut headers = [httparse::EMPTY_HEADER; 64];
             let mut parsed = httparse::Request::new(&mut headers);
             prop_assert_eq!(parsed.parse(&bytes).unwrap().unwrap(), bytes.len());

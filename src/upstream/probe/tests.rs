@@ -124,7 +124,7 @@ async fn what_is_not_an_open_teaches_nothing() {
         })
         .await;
         let pool = pool_of(&server);
-        let head = DialHead { path_and_query: "/".into(), headers: HeaderMap::new() };
+        let head = DialHead::new("/");
         let result = once(&pool, &pool.backends()[0], &head, Duration::from_secs(5)).await;
         assert!(matches!(result, Err(DialError::Invalid { .. })), "{sent:?}: {result:?}");
     }
