@@ -3,10 +3,11 @@
 //! P43: clients choose subjects, paths, key ids and user agents. Whatever they put there, a record stays one line,
 //! and no terminal obeys it: control characters are escaped and long values cut.
 
+use crate::cli::json_log::JsonLayer;
 use crate::cli::log_writer::{self, Flush};
 use crate::config::model::{Log, LogFormat};
 use std::fmt::{self, Write as _};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use tracing::Subscriber;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::EnvFilter;
@@ -43,19 +44,13 @@ where
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    // Without this, a closed standard error would end the process by a panic in `eprintln!`.
-    let layer = tracing_subscriber::fmt::layer().log_internal_errors(false);
     let layer = if text {
         let ansi = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        // Without this, a closed standard error would end the process by a panic in `eprintln!`.
+        let layer = tracing_subscriber::fmt::layer().log_internal_errors(false);
         layer.fmt_fields(EscapedFields).with_ansi(ansi).with_writer(writer).boxed()
     } else {
-        layer
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
-            .with_writer(PlainJson(writer))
-            .boxed()
+        JsonLayer(writer).boxed()
     };
     Ok(Box::new(tracing_subscriber::registry().with(layer.with_filter(filter(&log.level)?))))
 }
@@ -71,7 +66,7 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
 
 /// Whether a terminal or a reader of lines would take `c` for something else than a letter: control characters, line
 /// separators, and the marks that turn the direction of writing.
-fn is_unsafe(c: char) -> bool {
+pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -157,49 +152,10 @@ impl VisitFmt for EscapedVisitor<'_> {
     }
 }
 
-/// JSON escapes what is below a space, but lets DEL, the C1 controls (U+009B begins a terminal command too) and the
-/// marks of [`is_unsafe`] through. They can only stand inside strings there, so they can be escaped afterwards.
-struct PlainJson<W>(W);
-
-impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for PlainJson<W> {
-    type Writer = PlainJsonWriter<W::Writer>;
-
-    fn make_writer(&'w self) -> Self::Writer {
-        PlainJsonWriter(self.0.make_writer())
-    }
-}
-
-struct PlainJsonWriter<W>(W);
-
-impl<W: Write> Write for PlainJsonWriter<W> {
-    // The formatter hands over one whole record at a time.
-    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(record);
-        if !text.chars().any(|c| c != '\n' && is_unsafe(c)) {
-            self.0.write_all(record)?;
-            return Ok(record.len());
-        }
-        let mut escaped = String::with_capacity(text.len() + 64);
-        for c in text.chars() {
-            if c != '\n' && is_unsafe(c) {
-                // All of these are in the basic plane: four digits are enough.
-                let _ = write!(escaped, "\\u{:04x}", u32::from(c));
-            } else {
-                escaped.push(c);
-            }
-        }
-        self.0.write_all(escaped.as_bytes())?;
-        Ok(record.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]

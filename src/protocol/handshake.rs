@@ -249,6 +249,9 @@ fn push_pair(out: &mut String, name: &str, value: &str) {
 
 /// `application/x-www-form-urlencoded`, strictly.
 fn decode(raw: &str) -> Result<String, QueryError> {
+    if raw.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')) {
+        return Ok(raw.to_owned());
+    }
     for (at, _) in raw.match_indices('%') {
         let digits = raw.as_bytes().get(at.saturating_add(1)..at.saturating_add(3));
         if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
