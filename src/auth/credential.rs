@@ -277,12 +277,12 @@ fn authorization(headers: &HeaderMap) -> One {
         if other_scheme(value) {
             continue;
         }
-        let text = value.to_str().map_err(|_| "authorization is not plain ASCII".to_owned())?;
+        let text = ascii(value).ok_or("authorization is not plain ASCII")?;
         let this = match text.trim().split_once(' ') {
             Some((_, token)) => token.trim_start_matches(' '),
             None => return Err("authorization has no scheme or no token".into()),
         };
-        if this.bytes().any(|byte| matches!(byte, b' ' | b'\t' | b',')) {
+        if any(this, |byte| matches!(byte, b' ' | b'\t' | b',')) {
             return Err("authorization holds more than one token".into());
         }
         if token.replace(this).is_some_and(|other| other != this) {
@@ -290,6 +290,17 @@ fn authorization(headers: &HeaderMap) -> One {
         }
     }
     Ok(token.filter(|token| !token.is_empty()).map(String::from))
+}
+
+/// A value of visible ASCII, blanks and tabs.
+fn ascii(value: &HeaderValue) -> Option<&str> {
+    let text = std::str::from_utf8(value.as_bytes()).ok()?;
+    (!any(text, |byte| !(b' '..=b'~').contains(&byte) && byte != b'\t')).then_some(text)
+}
+
+/// Looks at every byte of a long text, several at once: leaving early would cost more.
+fn any(text: &str, is: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(false, |found, byte| found | is(byte))
 }
 
 /// Whether an Authorization value is surely of a scheme other than Bearer.

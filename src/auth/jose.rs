@@ -158,14 +158,12 @@ fn split(token: &str) -> Result<(&str, &str, &str), Fault> {
     if token.len() > MAX_TOKEN {
         return Err(Fault::malformed(format!("the token has {} bytes, more than {MAX_TOKEN}", token.len())));
     }
-    let mut dots = 0_usize;
-    for byte in token.bytes() {
-        match byte {
-            b'.' => dots += 1,
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
-            _ => return Err(Fault::malformed("the token has a character outside of base64url")),
-        }
+    // Several bytes at once: leaving early would cost more.
+    let known = |byte: u8| byte.is_ascii_alphanumeric() | (byte == b'-') | (byte == b'_') | (byte == b'.');
+    if !token.bytes().fold(true, |all, byte| all & known(byte)) {
+        return Err(Fault::malformed("the token has a character outside of base64url"));
     }
+    let dots = token.bytes().filter(|byte| *byte == b'.').count();
     let mut parts = token.split('.');
     match (dots, parts.next(), parts.next(), parts.next()) {
         (2, Some(head), Some(body), Some(signature)) => Ok((head, body, signature)),
