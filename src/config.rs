@@ -9,5 +9,6 @@ pub mod load;
 pub mod model;
 pub mod nearest;
 pub mod problem;
+pub mod redis_url;
 pub mod secret;
 pub mod shape;

@@ -8,7 +8,7 @@
 //!  6  proxy/       admin/        the engines: move bytes, obey verdicts | health, metrics
 //!  5  session/                   who is inside now, until when, how to show them out
 //!  4  gate/                      THE HEART: one session's packets in, one verdict out (no IO, no clock)
-//!  3  upstream/                  everything we dial: backends, key servers
+//!  3  upstream/     store/       everything we dial: backends, key servers | a Redis
 //!  2  auth/                      token -> identity (no IO, no clock)
 //!  1  protocol/ config/ telemetry/ reason stream      street level: import nothing of ours but the cellar
 //!  0  random                     unpredictable bytes
@@ -31,6 +31,7 @@ pub mod proxy;
 pub mod random;
 pub mod reason;
 pub mod session;
+pub mod store;
 pub mod stream;
 pub mod telemetry;
 pub mod upstream;

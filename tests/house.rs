@@ -16,6 +16,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("reason", &[]),
     ("stream", &[]),
     ("auth", &["config", "protocol", "reason"]),
+    ("store", &["config"]),
     ("upstream", &["config", "random", "stream"]),
     ("gate", &["auth", "protocol", "reason"]),
     ("session", &["gate", "protocol", "reason", "stream"]),

@@ -22,3 +22,4 @@ mod proxies;
 mod requests;
 mod secrets;
 mod sids;
+mod stores;

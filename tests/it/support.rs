@@ -8,6 +8,7 @@ pub mod gate;
 pub mod jwks;
 pub mod logs;
 pub mod poller;
+pub mod redis;
 pub mod tokens;
 
 use std::future::Future;

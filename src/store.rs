@@ -1,0 +1,3 @@
+//! What the gate shares with others: a Redis.
+
+pub mod redis;
