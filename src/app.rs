@@ -109,7 +109,7 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
     };
     let context = Context {
         rules: Rules { sources: credentials, forward: config.credentials.forward },
-        verifier: Verifier::new(rules, store.clone()),
+        verifier: Verifier::new(rules, store.clone()).keeping(&mapping),
         keys: KeyFetcher::start(sources),
         mapping,
         signer: signer(&config)?,

@@ -140,7 +140,7 @@ impl Signer {
         let mut claims: Map<String, Value> = mapped.iter().cloned().collect();
         // After the mapped ones: nothing of a token can stand for what the gate says itself.
         claims.insert("iss".into(), self.issuer.as_str().into());
-        claims.insert("sub".into(), identity.subject.as_str().into());
+        claims.insert("sub".into(), (&*identity.subject).into());
         claims.insert("aud".into(), aud.into());
         claims.insert("iat".into(), now.into());
         claims.insert("exp".into(), now.saturating_add(LIFETIME).min(identity.ends_at).into());

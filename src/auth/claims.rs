@@ -62,10 +62,15 @@ pub fn is_protected<S: AsRef<str>>(name: &str, protected: &[S]) -> bool {
 
 /// Finds a claim by its name, else by its path: `user.id`, also below names with dots (`https://example.com/x.id`).
 pub fn lookup<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
-    if let Some(value) = claims.get(path) {
+    lookup_by(|name| claims.get(name), path)
+}
+
+/// The same for claims that are kept otherwise; `get` finds one by its name.
+pub fn lookup_by<'a>(get: impl Fn(&str) -> Option<&'a Value>, path: &str) -> Option<&'a Value> {
+    if let Some(value) = get(path) {
         return Some(value);
     }
-    path.match_indices('.').find_map(|(dot, _)| match claims.get(path.get(..dot)?) {
+    path.match_indices('.').find_map(|(dot, _)| match get(path.get(..dot)?) {
         Some(Value::Object(inner)) => lookup(inner, path.get(dot + 1..)?),
         _ => None,
     })
@@ -156,6 +161,16 @@ impl HeaderMapping {
         is_protected(name, &self.protected)
     }
 
+    /// Whether a claim of this name, or one inside of it, may ever be asked for.
+    pub fn reads(&self, name: &str) -> bool {
+        let below = |path: &str| path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.headers.iter().any(|(_, origin)| match origin {
+            Origin::Claim(path) => below(path),
+            Origin::Claims => self.allowed.iter().any(|path| below(path)),
+            _ => false,
+        })
+    }
+
     /// The headers for one identity in the session `sid`.
     pub fn headers(&self, identity: &Identity, sid: &str) -> Vec<(HeaderName, HeaderValue)> {
         let value = |origin: &Origin| match origin {
@@ -164,7 +179,7 @@ impl HeaderMapping {
             Origin::Expires => Some(identity.expires_at.to_string()),
             Origin::Session => Some(scalar(sid, SCALAR)),
             Origin::Claims => self.claims_value(identity),
-            Origin::Claim(path) => lookup(&identity.claims, path).and_then(render),
+            Origin::Claim(path) => identity.claims.lookup(path).and_then(render),
         };
         self.headers
             .iter()
@@ -186,7 +201,7 @@ impl HeaderMapping {
             };
             for name in names {
                 let known = REGISTERED.contains(&name.as_str()) || list.iter().any(|(listed, _)| listed == name);
-                match lookup(&identity.claims, name) {
+                match identity.claims.lookup(name) {
                     Some(value) if !known && !value.is_null() => list.push((name.clone(), value.clone())),
                     _ => {}
                 }
@@ -200,11 +215,11 @@ impl HeaderMapping {
         let mut members = Map::new();
         for name in &self.allowed {
             let value = match name.as_str() {
-                "sub" => Some(Value::from(identity.subject.as_str())),
+                "sub" => Some(Value::from(&*identity.subject)),
                 "iss" if identity.issuer.is_empty() => None,
                 "iss" => Some(Value::from(&*identity.issuer)),
                 "exp" => Some(Value::from(identity.expires_at)),
-                name => lookup(&identity.claims, name).cloned(),
+                name => identity.claims.lookup(name).cloned(),
             };
             if let Some(value) = value {
                 members.insert(name.clone(), value);

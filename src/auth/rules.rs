@@ -4,7 +4,7 @@
 //! absent `iss` or `aud`, an `iss` array and a future `nbf` pass by default and reads the clock itself.
 
 use crate::auth::claims;
-use crate::auth::identity::Identity;
+use crate::auth::identity::{Claims, Identity};
 use crate::auth::jose::{Algorithm, Fault, Header, media_type, shown};
 use crate::auth::keys::{KeySet, KeysError, Skipped};
 use crate::config::model::Issuer;
@@ -184,7 +184,7 @@ impl IssuerRules {
             jti: label(claims, "jti")?,
             session: label(claims, "sid")?,
             issued_at: issued_at.map(|at| at.floor),
-            claims: Map::new(),
+            claims: Claims::default(),
         })
     }
 
@@ -252,13 +252,13 @@ impl IssuerRules {
         Err(Fault::new(Reason::AudienceMismatch, format!("aud is {}", named.join(", "))))
     }
 
-    fn subject_of(&self, claims: &Map<String, Value>) -> Result<String, Fault> {
+    fn subject_of(&self, claims: &Map<String, Value>) -> Result<Arc<str>, Fault> {
         let wrong = |why: &str| rejected(format!("the subject claim {} {why}", self.subject));
         let value = claims::lookup(claims, &self.subject).ok_or_else(|| wrong("is missing"))?;
         let text = text(value).ok_or_else(|| wrong("is neither a string nor a whole number"))?;
         match text.len() {
             0 => Err(wrong("is empty")),
-            1..=MAX_NAME => Ok(text),
+            1..=MAX_NAME => Ok(text.into()),
             _ => Err(wrong("is longer than 1 KiB")),
         }
     }
@@ -353,11 +353,11 @@ fn text(value: &Value) -> Option<String> {
 }
 
 /// `jti` and `sid`: handles for revocation, so one that cannot be read is refused and not forgotten.
-fn label(claims: &Map<String, Value>, name: &str) -> Result<Option<String>, Fault> {
+fn label(claims: &Map<String, Value>, name: &str) -> Result<Option<Arc<str>>, Fault> {
     match claims.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match text(value) {
-            Some(text) if text.len() <= MAX_NAME => Ok(Some(text)),
+            Some(text) if text.len() <= MAX_NAME => Ok(Some(text.into())),
             Some(_) => Err(rejected(format!("{name} is longer than 1 KiB"))),
             None => Err(rejected(format!("{name} is neither a string nor a whole number"))),
         },

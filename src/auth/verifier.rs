@@ -1,7 +1,8 @@
 //! The one question: whose token is this, and until when does it hold?
 
 use crate::auth::cache::{Cache, Fingerprint};
-use crate::auth::identity::Identity;
+use crate::auth::claims::HeaderMapping;
+use crate::auth::identity::{Claims, Identity};
 use crate::auth::jose::{Compact, Fault, shown};
 use crate::auth::keys::{Candidates, KeyStore, Loaded};
 use crate::auth::rules::IssuerRules;
@@ -69,6 +70,8 @@ pub struct Verifier {
     issuers: Vec<IssuerRules>,
     keys: KeyStore,
     cache: Cache,
+    /// Claims that identities keep; `None`: all.
+    kept: Option<HeaderMapping>,
 }
 
 impl Verifier {
@@ -79,7 +82,13 @@ impl Verifier {
         PROVIDER.call_once(|| {
             let _installed = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
         });
-        Self { issuers, keys, cache: Cache::default() }
+        Self { issuers, keys, cache: Cache::default(), kept: None }
+    }
+
+    /// Identities keep no other claims than this mapping reads.
+    #[must_use]
+    pub fn keeping(self, mapping: &HeaderMapping) -> Self {
+        Self { kept: Some(mapping.clone()), ..self }
     }
 
     /// The rules, in the order of the configuration.
@@ -119,7 +128,9 @@ impl Verifier {
             }
             match self.ask(index, rules, &token, now) {
                 Ok((identity, keys)) => {
-                    let identity = Identity { claims: std::mem::take(&mut token.claims), ..identity };
+                    let claims = std::mem::take(&mut token.claims);
+                    let wanted = |name: &str| self.kept.as_ref().is_none_or(|mapping| mapping.reads(name));
+                    let identity = Identity { claims: Claims::keep(claims, wanted), ..identity };
                     return Ok((identity, index, keys));
                 }
                 Err(refused) => refusal = Some(Refusal::farther(refusal.take(), refused)),

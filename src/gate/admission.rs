@@ -32,7 +32,7 @@ pub struct User {
 impl User {
     /// The user of a verified token.
     pub fn of(identity: &Identity) -> User {
-        User { issuer: identity.issuer.clone(), subject: identity.subject.as_str().into() }
+        User { issuer: identity.issuer.clone(), subject: identity.subject.clone() }
     }
 }
 

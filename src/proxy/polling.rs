@@ -140,7 +140,7 @@ async fn same_user(
     match context.verify(token.expose_secret()).await {
         Err(refusal) => Err(refuse(context, peer, refusal.reason, &refusal.detail)),
         Ok(identity) => match entry.user() {
-            Some(user) if *user.issuer != *identity.issuer || *user.subject != identity.subject => {
+            Some(user) if user.issuer != identity.issuer || user.subject != identity.subject => {
                 Err(refuse(context, peer, Reason::SubjectMismatch, "the session is another user's"))
             }
             _ => Ok(()),

@@ -15,7 +15,7 @@ fn identity(claims: Value) -> Identity {
         jti: None,
         session: None,
         issued_at: None,
-        claims,
+        claims: claims.into(),
     }
 }
 

@@ -40,11 +40,30 @@ fn a_good_token_becomes_an_identity() {
     let more = json!({"jti": "j-1", "sid": "s-1", "email": "a@example.com", "nbf": NOW});
     let identity = everything().verify(&RSA.token(&claims(more)), NOW).unwrap();
     assert_eq!(&*identity.issuer, ISSUER);
-    assert_eq!(identity.subject, "alice");
+    assert_eq!(&*identity.subject, "alice");
     assert_eq!((identity.expires_at, identity.ends_at), (NOW + 600, NOW + 605));
     assert_eq!((identity.jti.as_deref(), identity.session.as_deref()), (Some("j-1"), Some("s-1")));
     assert_eq!(identity.issued_at, Some(NOW - 60));
-    assert_eq!(identity.claims["email"], "a@example.com");
+    assert_eq!(identity.claims.get("email"), Some(&json!("a@example.com")));
+}
+
+#[test]
+fn an_identity_keeps_what_the_mapping_reads_and_says_the_same_with_it() {
+    let mapping = HeaderMapping::compile(
+        [("x-a", "email"), ("x-b", "user.id"), ("x-c", "https://a.example/roles"), ("x-d", "$claims")],
+        &["groups", "deep.er"],
+    )
+    .unwrap();
+    let token = RSA.token(&claims(json!({
+        "email": "a@example.com", "user": {"id": 7}, "https://a.example/roles": ["x"], "groups": ["y"],
+        "deep": {"er": 1}, "emails": "no", "use": "no", "https://a": {"example/roles": 1}, "picture": "x".repeat(2000),
+    })));
+    let all = everything().verify(&token, NOW).unwrap();
+    let kept = everything().keeping(&mapping).verify(&token, NOW).unwrap();
+    assert_eq!(mapping.headers(&kept, "s"), mapping.headers(&all, "s"));
+    assert_eq!(mapping.claims(&kept), mapping.claims(&all));
+    let names: Vec<_> = kept.claims.iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["deep", "email", "groups", "https://a", "https://a.example/roles", "user"]);
 }
 
 #[test]
@@ -65,7 +84,7 @@ fn every_algorithm_verifies_its_own_tokens_and_no_others() {
         let gate = fetched(issuer(&[alg]), &[key]);
         let header = json!({"alg": alg, "kid": pair.kid}).to_string();
         let token = pair.raw(alg, &header, &claims(json!({})).to_string());
-        assert_eq!(gate.verify(&token, NOW).unwrap().subject, "alice", "{alg}");
+        assert_eq!(&*gate.verify(&token, NOW).unwrap().subject, "alice", "{alg}");
 
         let (message, signature) = token.rsplit_once('.').unwrap();
         let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
@@ -79,7 +98,7 @@ fn every_algorithm_verifies_its_own_tokens_and_no_others() {
     for alg in ["HS256", "HS384", "HS512"] {
         let (gate, _) = verifier(&[(secret_issuer(&[alg]), secret(SECRET))]);
         let token = hmac_token(alg, SECRET.as_bytes(), json!({}), &claims(json!({})));
-        assert_eq!(gate.verify(&token, NOW).unwrap().subject, "alice", "{alg}");
+        assert_eq!(&*gate.verify(&token, NOW).unwrap().subject, "alice", "{alg}");
         let forged = hmac_token(alg, b"0123456789abcdef", json!({}), &claims(json!({})));
         assert_eq!(reason(&gate, &forged), Reason::SignatureInvalid, "{alg}");
         let other = if alg == "HS256" { "HS512" } else { "HS256" };
@@ -637,7 +656,7 @@ fn the_subject_is_a_name_or_a_whole_number_wherever_it_stands() {
         let gate = fetched(Issuer { subject: path.into(), ..issuer(&[]) }, &[RSA.jwk()]);
         let outcome = gate.verify(&RSA.token(&claims(change.clone())), NOW);
         match expected {
-            Some(subject) => assert_eq!(outcome.unwrap().subject, subject, "{path} {change}"),
+            Some(subject) => assert_eq!(&*outcome.unwrap().subject, subject, "{path} {change}"),
             None => assert_eq!(outcome.unwrap_err().reason, Reason::ClaimRejected, "{path} {change}"),
         }
     }

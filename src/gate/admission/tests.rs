@@ -2,7 +2,6 @@ use super::*;
 use crate::auth::identity::Identity;
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
-use serde_json::Map;
 use std::cell::RefCell;
 
 fn rules(forward: bool) -> Rules {
@@ -23,7 +22,7 @@ fn identity(issuer: &str, subject: &str) -> Identity {
         jti: None,
         session: None,
         issued_at: None,
-        claims: Map::new(),
+        claims: Default::default(),
     }
 }
 
