@@ -3,11 +3,13 @@
 //! Whatever runs is held by [`App`] or by its tracker: when [`App::run`] returns, nothing is left.
 
 use crate::admin::readiness::Readiness;
+use crate::admin::revocations::Scope;
 use crate::admin::routes::Admin;
 use crate::auth::assertion::Signer;
 use crate::auth::claims::HeaderMapping;
 use crate::auth::credential::Sources;
 use crate::auth::keys::{KeySet, KeyStore, Skipped};
+use crate::auth::revocation::Revocations;
 use crate::auth::rules::{IssuerRules, Material};
 use crate::auth::verifier::Verifier;
 use crate::config::address::{self, Listen};
@@ -22,6 +24,7 @@ use crate::reason::Reason;
 use crate::session::clock::Clock;
 use crate::session::reaper;
 use crate::session::registry::{Capacity, Registry};
+use crate::session::revoker::Revoker;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::client::ProxyClient;
 use crate::upstream::jwks::{KeyFetcher, KeySource};
@@ -107,9 +110,13 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
         unauthenticated: config.limits.max_unauthenticated,
         unauthenticated_per_ip: config.limits.max_unauthenticated_per_ip,
     };
+    let (registry, metrics) = (Registry::new(capacity), Arc::new(Metrics::default()));
+    let revocations = Revocations::new(config.revocation.max_entries);
+    let revoker = Arc::new(Revoker::new(revocations, registry.clone(), clock.clone(), metrics.clone()));
     let context = Context {
         rules: Rules { sources: credentials, forward: config.credentials.forward },
-        verifier: Verifier::new(rules, store.clone()).keeping(&mapping),
+        verifier: Verifier::new(rules, store.clone()).keeping(&mapping).refusing(revoker.table().clone()),
+        revoker,
         keys: KeyFetcher::start(sources),
         mapping,
         signer: signer(&config)?,
@@ -117,10 +124,10 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
         client: ProxyClient::new(pool.clone(), config.upstream.connect_timeout),
         pool,
         timings: Timings::new(&config.socketio),
-        registry: Registry::new(capacity),
+        registry,
         clock,
         strangers: Context::strangers(),
-        metrics: Arc::new(Metrics::default()),
+        metrics,
         tasks: TaskTracker::new(),
         tls: acceptor.is_some(),
         draining: Arc::new(AtomicBool::new(false)),
@@ -264,7 +271,17 @@ impl App {
                 draining: context.draining.clone(),
             };
             let token = self.parts.admin_token;
-            let admin = Admin { readiness, metrics: context.metrics.clone(), token, loopback };
+            let scope = Scope {
+                issuers: context
+                    .verifier
+                    .issuers()
+                    .iter()
+                    .map(|rules| rules.name().unwrap_or_default().into())
+                    .collect(),
+                remember: context.config.revocation.remember.as_secs(),
+            };
+            let (metrics, revoker) = (context.metrics.clone(), context.revoker.clone());
+            let admin = Admin { readiness, metrics, revoker, scope, token, loopback };
             own.spawn(private::run(Arc::new(admin), door, stop_admin.clone()));
         }
         let mut doors = JoinSet::new();

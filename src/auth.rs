@@ -7,6 +7,7 @@ pub mod credential;
 pub mod identity;
 pub mod jose;
 pub mod keys;
+pub mod revocation;
 pub mod rules;
 #[cfg(test)]
 pub mod testing;

@@ -10,3 +10,4 @@ pub mod mailbox;
 pub mod reaper;
 pub mod recovery;
 pub mod registry;
+pub mod revoker;

@@ -1,12 +1,16 @@
-//! `/healthz`, `/readyz`, `/metrics`.
+//! `/healthz`, `/readyz`, `/metrics`; and `/api/`, which is [`api`]'s.
 
+use crate::admin::api;
 use crate::admin::readiness::Readiness;
+use crate::admin::revocations::Scope;
+use crate::session::revoker::Revoker;
 use crate::telemetry::metrics::{IssuerKeys, Metrics};
 use aws_lc_rs::constant_time;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Body;
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 
@@ -16,6 +20,10 @@ pub struct Admin {
     pub readiness: Readiness,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Withdraws rights.
+    pub revoker: Arc<Revoker>,
+    /// Which.
+    pub scope: Scope,
     /// The bearer token; `None`: none is asked for.
     pub token: Option<SecretString>,
     /// The door is on loopback: a page in a browser on this machine must not reach it under a foreign name.
@@ -23,7 +31,11 @@ pub struct Admin {
 }
 
 /// Answers one request.
-pub fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
+pub async fn answer<B>(admin: &Admin, request: Request<B>) -> Response<Full<Bytes>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     if admin.loopback && !is_own_host(request.headers()) {
         return text(StatusCode::MISDIRECTED_REQUEST, "this listener is reached by its loopback address\n");
     }
@@ -42,6 +54,7 @@ pub fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => metrics(admin),
         (_, "/metrics" | "/healthz" | "/readyz") => text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
+        (_, path) if path.starts_with("/api/") => api::answer(admin, request).await,
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
@@ -58,6 +71,7 @@ fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
     let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let (metrics, readiness) = (&admin.metrics, &admin.readiness);
     metrics.sessions.set(gauge(readiness.registry.len()));
+    metrics.revocations.set(gauge(admin.revoker.table().len()));
     metrics.unauthenticated.set(gauge(readiness.registry.unauthenticated()));
     for status in readiness.keys.status() {
         let age = status.age.map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));

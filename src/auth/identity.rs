@@ -66,6 +66,11 @@ impl Identity {
     pub fn same_user(&self, other: &Self) -> bool {
         self.issuer == other.issuer && self.subject == other.subject
     }
+
+    /// The user as the provider itself names it: `sub`, also where the issuer's `subject` is another claim.
+    pub fn sub(&self) -> &str {
+        self.claims.get("sub").and_then(Value::as_str).unwrap_or(&self.subject)
+    }
 }
 
 impl fmt::Debug for Identity {

@@ -135,6 +135,11 @@ impl IssuerRules {
         &self.algorithms
     }
 
+    /// The claim that says who.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
     /// Whether a shared secret signs.
     pub fn is_secret(&self) -> bool {
         self.secret

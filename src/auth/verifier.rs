@@ -5,6 +5,7 @@ use crate::auth::claims::HeaderMapping;
 use crate::auth::identity::{Claims, Identity};
 use crate::auth::jose::{Compact, Fault, shown};
 use crate::auth::keys::{Candidates, KeyStore, Loaded};
+use crate::auth::revocation::Revocations;
 use crate::auth::rules::IssuerRules;
 use crate::reason::Reason;
 use serde_json::Value;
@@ -72,6 +73,7 @@ pub struct Verifier {
     cache: Cache,
     /// Claims that identities keep; `None`: all.
     kept: Option<HeaderMapping>,
+    revocations: Option<Revocations>,
 }
 
 impl Verifier {
@@ -82,13 +84,19 @@ impl Verifier {
         PROVIDER.call_once(|| {
             let _installed = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
         });
-        Self { issuers, keys, cache: Cache::default(), kept: None }
+        Self { issuers, keys, cache: Cache::default(), kept: None, revocations: None }
     }
 
     /// Identities keep no other claims than this mapping reads.
     #[must_use]
     pub fn keeping(self, mapping: &HeaderMapping) -> Self {
         Self { kept: Some(mapping.clone()), ..self }
+    }
+
+    /// Tokens that stand in this table are refused.
+    #[must_use]
+    pub fn refusing(self, revocations: Revocations) -> Self {
+        Self { revocations: Some(revocations), ..self }
     }
 
     /// The rules, in the order of the configuration.
@@ -101,7 +109,9 @@ impl Verifier {
     /// # Errors
     /// The reason, and whether fetching keys may help.
     pub fn verify(&self, token: &str, now: u64) -> Result<Identity, Refusal> {
-        self.verify_with(token, now).map(|(identity, _, _)| identity)
+        let (identity, _, _) = self.verify_with(token, now)?;
+        self.check_revoked(&identity, now)?;
+        Ok(identity)
     }
 
     /// The same, faster for a token that was verified a moment ago (J35). `fingerprint` is its SHA-256.
@@ -111,12 +121,21 @@ impl Verifier {
     pub fn verify_again(&self, token: &str, fingerprint: &Fingerprint, now: u64) -> Result<Arc<Identity>, Refusal> {
         let current = |issuer| self.issuers.get(issuer).and_then(|rules| self.loaded(issuer, rules, now).ok());
         if let Some(identity) = self.cache.find(fingerprint, now, current) {
+            self.check_revoked(&identity, now)?;
             return Ok(identity);
         }
         let (identity, issuer, keys) = self.verify_with(token, now)?;
+        self.check_revoked(&identity, now)?;
         let identity = Arc::new(identity);
         self.cache.insert(*fingerprint, identity.clone(), issuer, keys, now);
         Ok(identity)
+    }
+
+    fn check_revoked(&self, identity: &Identity, now: u64) -> Result<(), Refusal> {
+        match self.revocations.as_ref().and_then(|revocations| revocations.find(identity, now)) {
+            Some(reason) => Err(Refusal::new(reason, "the token's right was withdrawn before its end")),
+            None => Ok(()),
+        }
     }
 
     fn verify_with(&self, token: &str, now: u64) -> Result<(Identity, usize, Arc<Loaded>), Refusal> {
@@ -129,7 +148,9 @@ impl Verifier {
             match self.ask(index, rules, &token, now) {
                 Ok((identity, keys)) => {
                     let claims = std::mem::take(&mut token.claims);
-                    let wanted = |name: &str| self.kept.as_ref().is_none_or(|mapping| mapping.reads(name));
+                    // A provider's logout names the user by `sub`.
+                    let sub = |name: &str| name == "sub" && rules.subject() != name;
+                    let wanted = |name: &str| sub(name) || self.kept.as_ref().is_none_or(|mapping| mapping.reads(name));
                     let identity = Identity { claims: Claims::keep(claims, wanted), ..identity };
                     return Ok((identity, index, keys));
                 }
@@ -174,6 +195,18 @@ impl Verifier {
         token: &Compact<'_>,
         now: u64,
     ) -> Result<(Identity, Arc<Loaded>), Refusal> {
+        let loaded = self.signed(index, rules, token, now)?;
+        Ok((rules.judge(&token.header, &token.claims, now)?, loaded))
+    }
+
+    /// Whether an issuer has signed this, and by which keys. What it says is the caller's to judge.
+    pub(super) fn signed(
+        &self,
+        index: usize,
+        rules: &IssuerRules,
+        token: &Compact<'_>,
+        now: u64,
+    ) -> Result<Arc<Loaded>, Refusal> {
         let alg = token.header.alg;
         if !rules.algorithms().contains(&alg) {
             let detail = format!("{} is not in algorithms", alg.name());
@@ -181,7 +214,7 @@ impl Verifier {
         }
         let loaded = self.loaded(index, rules, now)?;
         self.check_signature(index, rules, &loaded, token)?;
-        Ok((rules.judge(&token.header, &token.claims, now)?, loaded))
+        Ok(loaded)
     }
 
     fn loaded(&self, index: usize, rules: &IssuerRules, now: u64) -> Result<Arc<Loaded>, Refusal> {

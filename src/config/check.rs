@@ -37,6 +37,7 @@ fn durations(config: &Config, problems: &mut Problems) {
         ("socketio.ping_interval".to_string(), socketio.ping_interval, false),
         ("socketio.ping_timeout".to_string(), socketio.ping_timeout, false),
         ("session.max_lifetime".to_string(), Some(config.session.max_lifetime), false),
+        ("revocation.remember".to_string(), Some(config.revocation.remember), false),
         ("limits.header_timeout".to_string(), Some(limits.header_timeout), false),
         ("limits.body_timeout".to_string(), Some(limits.body_timeout), false),
         ("limits.write_timeout".to_string(), Some(limits.write_timeout), false),
@@ -75,6 +76,7 @@ fn limits(config: &Config, problems: &mut Problems) {
         ("limits.max_unauthenticated_per_ip", limits.max_unauthenticated_per_ip),
         ("limits.max_packets_per_payload", limits.max_packets_per_payload),
         ("limits.max_queue", limits.max_queue),
+        ("revocation.max_entries", config.revocation.max_entries),
     ];
     for (path, value) in counts {
         if value == 0 {

@@ -27,6 +27,8 @@ pub struct Config {
     pub identity: IdentityOut,
     /// How long a session may live.
     pub session: Session,
+    /// Rights that are withdrawn before their end.
+    pub revocation: Revocation,
     /// Bounds.
     pub limits: Limits,
     /// Everything that is not under `socketio.path`.
@@ -367,6 +369,23 @@ pub struct Session {
 impl Default for Session {
     fn default() -> Self {
         Self { max_lifetime: Duration::from_secs(24 * 3600) }
+    }
+}
+
+/// `[revocation]`
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Revocation {
+    /// For so long a user, login or issuer stays revoked: at least as long as the longest life of your tokens.
+    #[serde(with = "duration")]
+    pub remember: Duration,
+    /// Revocations remembered at once; more push out what would be forgotten first, which is logged as an error.
+    pub max_entries: usize,
+}
+
+impl Default for Revocation {
+    fn default() -> Self {
+        Self { remember: Duration::from_secs(30 * 24 * 3600), max_entries: 100_000 }
     }
 }
 

@@ -23,7 +23,7 @@ pub async fn run(admin: Arc<Admin>, door: Door, stop: CancellationToken) {
         connections.spawn(async move {
             let service = service_fn(move |request| {
                 let admin = admin.clone();
-                async move { Ok::<_, Infallible>(routes::answer(&admin, &request)) }
+                async move { Ok::<_, Infallible>(routes::answer(&admin, request).await) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())

@@ -10,10 +10,13 @@ use crate::gate::admission::{Rules, User};
 use crate::gate::budget::Budget;
 use crate::protocol::engineio::Open;
 use crate::protocol::origin::Origins;
+use crate::reason::Reason;
 use crate::session::clock::Clock;
 use crate::session::deadlines::End;
 use crate::session::reaper::SWEEP;
-use crate::session::registry::{Entry, Registry};
+use crate::session::registry::revoke::Card;
+use crate::session::registry::{Entry, Registry, Stay};
+use crate::session::revoker::Revoker;
 use crate::telemetry::metrics::{Metrics, Outcome};
 use crate::upstream::client::ProxyClient;
 use crate::upstream::dial::{self, DialError, Dialed};
@@ -36,6 +39,8 @@ pub struct Context {
     pub rules: Rules,
     /// Token to identity.
     pub verifier: Verifier,
+    /// Withdraws rights; the verifier refuses what it took.
+    pub revoker: Arc<Revoker>,
     /// Fetches keys that are missing.
     pub keys: KeyFetcher,
     /// Identity to headers.
@@ -116,6 +121,23 @@ impl Context {
     pub fn end_of(&self, identity: &Identity) -> End {
         let max = self.config.session.max_lifetime;
         End::of(Instant::now(), self.clock.unix_ms(), identity.ends_at, max)
+    }
+
+    /// The session has a user from now on, unless the user's right was withdrawn meanwhile.
+    ///
+    /// # Errors
+    /// Why it was.
+    pub fn admit(&self, stay: &mut Stay, identity: &Identity) -> Result<(), Reason> {
+        let end = self.end_of(identity);
+        stay.admit(User::of(identity), end);
+        stay.trace(identity, end.wall_ms / 1000);
+        // Only now: a revocation that came earlier stands in the table, a later one finds the session (L06).
+        self.revoker.table().find(identity, self.clock.unix()).map_or(Ok(()), Err)
+    }
+
+    /// What operators are told of a session that begins now.
+    pub fn card(&self, name: &Arc<str>, client: IpAddr) -> Card {
+        Card::new(name.clone(), client, self.clock.unix())
     }
 
     /// Opens a WebSocket to a backend.

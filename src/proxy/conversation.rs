@@ -370,9 +370,9 @@ impl Conversation {
     /// The session has a user: it is registered as such, then the backend is told.
     async fn join(&mut self, identity: &Identity) -> Result<(), Reason> {
         let user = User::of(identity);
-        self.record.subject = Some(user.subject.clone());
-        self.record.issuer = Some(user.issuer.clone());
-        self.stay.admit(user, self.context.end_of(identity));
+        self.record.subject = Some(user.subject);
+        self.record.issuer = Some(user.issuer);
+        self.context.admit(&mut self.stay, identity)?;
         self.connect_by = None;
         let Some(mut head) = self.head.take() else { return Err(Reason::UpstreamUnavailable) };
         headers::add_identity(&self.context, &mut *head, identity, &self.record.session);

@@ -160,13 +160,13 @@ impl Call<'_> {
         let mut head = self.head();
         headers::add_identity(context, &mut head, identity, &record.session);
         let user = User::of(identity);
-        record.subject = Some(user.subject.clone());
-        record.issuer = Some(user.issuer.clone());
+        record.subject = Some(user.subject);
+        record.issuer = Some(user.issuer);
         let opened = match context.dial(&head).await {
             Ok(mut dialed) => {
                 let headers = std::mem::take(&mut dialed.headers);
                 let protocol = dialed.protocol.take();
-                self.enter(dialed, user, identity)
+                self.enter(dialed, &record.session, identity)
                     .await
                     .map(|(open, leg, stay, mailbox)| (open, leg, stay, mailbox, headers, protocol))
             }
@@ -192,7 +192,7 @@ impl Call<'_> {
     async fn enter(
         &self,
         dialed: Dialed,
-        user: User,
+        name: &Arc<str>,
         identity: &Identity,
     ) -> Result<(Open, Leg, Stay, Option<mpsc::Receiver<Command>>), Reason> {
         let (open, leg) = conversation::await_open(self.context, dialed).await?;
@@ -212,9 +212,10 @@ impl Call<'_> {
             b64: self.query.b64,
             credential: self.credential,
             mailbox,
+            card: self.context.card(name, self.peer.forwarded.client),
             waits: None,
         })?;
-        stay.admit(user, self.context.end_of(identity));
+        self.context.admit(&mut stay, identity)?;
         Ok((open, leg, stay, receiver))
     }
 
@@ -332,12 +333,14 @@ impl Call<'_> {
         let polls = self.upgrade.is_none();
         let (sender, receiver) = mpsc::channel(if polls { mailbox::CAPACITY } else { 1 });
         let id = sid::generate();
+        let record = self.record();
         let newcomer = Newcomer {
             sid: &id,
             version: self.version,
             b64: self.query.b64,
             credential: self.credential,
             mailbox: polls.then_some(sender),
+            card: context.card(&record.session, self.peer.forwarded.client),
             waits: Some(self.peer.forwarded.client),
         };
         let stay = match context.registry.enter(newcomer) {
@@ -348,7 +351,7 @@ impl Call<'_> {
         let start = if polls { Start::Polling } else { Start::Websocket };
         let admission = Admission::without_user(self.version, fallback);
         let now = Instant::now();
-        let mut conversation = self.conversation(self.record(), stay, admission, start);
+        let mut conversation = self.conversation(record, stay, admission, start);
         conversation.connect_by = Some(now + context.config.socketio.connect_deadline);
         let every = Heartbeat {
             interval: Duration::from_millis(open.ping_interval),

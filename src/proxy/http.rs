@@ -223,14 +223,15 @@ fn answer(context: &Context, peer: &Peer, result: Result<http::Response<Incoming
 /// A place for a WebSocket of the application's own; it ends with its identity's right, where it has one.
 fn enter(context: &Context, identity: Option<&Identity>, record: &mut Record) -> Result<Stay, Reason> {
     let sid = sid::generate();
+    let card = context.card(&record.session, record.client);
     let newcomer =
-        Newcomer { sid: &sid, version: Version::V4, b64: false, credential: None, mailbox: None, waits: None };
+        Newcomer { sid: &sid, version: Version::V4, b64: false, credential: None, mailbox: None, card, waits: None };
     let mut stay = context.registry.enter(newcomer)?;
     if let Some(identity) = identity {
         let user = User::of(identity);
-        record.subject = Some(user.subject.clone());
-        record.issuer = Some(user.issuer.clone());
-        stay.admit(user, context.end_of(identity));
+        record.subject = Some(user.subject);
+        record.issuer = Some(user.issuer);
+        context.admit(&mut stay, identity)?;
     }
     Ok(stay)
 }

@@ -3,6 +3,7 @@
 use crate::auth::claims::HeaderMapping;
 use crate::auth::credential::Sources;
 use crate::auth::keys::KeySet;
+use crate::auth::revocation::Revocations;
 use crate::auth::rules::Material;
 use crate::auth::testing;
 use crate::config::model::Config;
@@ -14,7 +15,9 @@ use crate::proxy::context::Context;
 use crate::reason::Reason;
 use crate::session::clock::Clock;
 use crate::session::deadlines::End;
+use crate::session::registry::revoke::Card;
 use crate::session::registry::{Capacity, Newcomer, Registry, Stay};
+use crate::session::revoker::Revoker;
 use crate::stream::Stream;
 use crate::telemetry::access::Record;
 use crate::telemetry::metrics::{self, Metrics};
@@ -89,12 +92,15 @@ impl Gate {
         clock.shift(i64::try_from(testing::NOW * 1000).unwrap() - i64::try_from(clock.unix_ms()).unwrap());
         let pool = Pool::new(&config.upstream).unwrap();
         let capacity = Capacity { sessions: 100, unauthenticated: 100, unauthenticated_per_ip: 100 };
+        let (registry, metrics) = (Registry::new(capacity), Arc::new(Metrics::default()));
+        let revoker = Revoker::new(Revocations::new(100), registry.clone(), clock.clone(), metrics.clone());
         let context = Context {
             rules: Rules {
                 sources: Sources::parse(&config.credentials.sources).unwrap(),
                 forward: config.credentials.forward,
             },
-            verifier,
+            verifier: verifier.refusing(revoker.table().clone()),
+            revoker: Arc::new(revoker),
             keys: KeyFetcher::start(vec![source]),
             mapping: HeaderMapping::compile(&config.identity.headers, &config.identity.claims).unwrap(),
             signer: None,
@@ -102,9 +108,9 @@ impl Gate {
             client: ProxyClient::new(pool.clone(), config.upstream.connect_timeout),
             pool,
             timings: Timings::new(&config.socketio),
-            registry: Registry::new(capacity),
+            registry,
             clock,
-            metrics: Arc::new(Metrics::default()),
+            metrics,
             tasks: TaskTracker::new(),
             tls: false,
             strangers: Context::strangers(),
@@ -122,7 +128,21 @@ impl Gate {
     /// A place for a session that has no user yet.
     pub fn stay(&self) -> Stay {
         let waits = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        self.enter(Newcomer { sid: "sid", version: Version::V4, b64: false, credential: None, mailbox: None, waits })
+        let card = self.card();
+        self.enter(Newcomer {
+            sid: "sid",
+            version: Version::V4,
+            b64: false,
+            credential: None,
+            mailbox: None,
+            card,
+            waits,
+        })
+    }
+
+    /// What operators are told of it.
+    pub fn card(&self) -> Card {
+        self.context.card(&"session".into(), IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
     /// A place for any session.

@@ -1,11 +1,14 @@
 //! The table of everybody who is inside.
 
+pub mod revoke;
+
 use crate::gate::admission::{MAX_NAMESPACES, User};
 use crate::protocol::engineio::Version;
 use crate::reason::Reason;
 use crate::session::deadlines::{Deadlines, End};
 use crate::session::mailbox::Mailbox;
 use crate::session::recovery::Owners;
+use crate::session::registry::revoke::Card;
 use futures_util::task::AtomicWaker;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -71,6 +74,7 @@ pub struct Entry {
     mailbox: Mutex<Option<Mailbox>>,
     posting: AtomicBool,
     user: OnceLock<User>,
+    card: Card,
     ended: AtomicU8,
     waker: AtomicWaker,
     quiet_client: AtomicU16,
@@ -178,6 +182,8 @@ pub struct Newcomer<'a> {
     pub credential: Option<[u8; 32]>,
     /// Where requests go, for one that polls.
     pub mailbox: Option<Mailbox>,
+    /// What operators are told of it.
+    pub card: Card,
     /// The client's address, for one that has no user yet.
     pub waits: Option<IpAddr>,
 }
@@ -213,7 +219,7 @@ impl Registry {
     /// # Errors
     /// [`Reason::TooManyConnections`]; [`Reason::UpstreamRefused`] where the sid (a backend's own) is taken.
     pub fn enter(&self, newcomer: Newcomer<'_>) -> Result<Stay, Reason> {
-        let Newcomer { sid, version, b64, credential, mailbox, waits } = newcomer;
+        let Newcomer { sid, version, b64, credential, mailbox, card, waits } = newcomer;
         let inner = &self.0;
         if inner.open.fetch_add(1, Ordering::AcqRel) >= inner.capacity.sessions {
             inner.open.fetch_sub(1, Ordering::AcqRel);
@@ -233,6 +239,7 @@ impl Registry {
             mailbox: Mutex::new(mailbox),
             posting: AtomicBool::new(false),
             user: OnceLock::new(),
+            card,
             ended: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             quiet_client: AtomicU16::new(0),

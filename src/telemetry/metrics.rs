@@ -33,6 +33,15 @@ pub struct End {
     pub reason: &'static str,
 }
 
+/// What was revoked, and who said so.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Revoked {
+    /// `admin`, `logout`, `events` or `replica`
+    pub origin: &'static str,
+    /// `jti`, `subject`, `sub`, `sub_without_sid`, `sid` or `issuer`
+    pub kind: &'static str,
+}
+
 /// What came of something.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Outcome {
@@ -75,6 +84,12 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// Sessions that have no user yet.
     pub unauthenticated: Gauge,
+    /// Revocations taken.
+    pub revoked: Family<Revoked, Counter>,
+    /// Revocations that are remembered.
+    pub revocations: Gauge,
+    /// Revocations that made room before their time.
+    pub evicted: Counter,
     /// Seconds since an issuer's keys were confirmed; -1: never.
     pub key_age: Family<IssuerKeys, Gauge>,
 }
@@ -93,6 +108,9 @@ impl Default for Metrics {
             handshake_seconds: Histogram::new(handshake),
             sessions: Gauge::default(),
             unauthenticated: Gauge::default(),
+            revoked: Family::default(),
+            revocations: Gauge::default(),
+            evicted: Counter::default(),
             key_age: Family::default(),
             registry: Registry::default(),
         };
@@ -110,6 +128,9 @@ impl Default for Metrics {
         );
         registry.register("sessions", "Sessions open now", metrics.sessions.clone());
         registry.register("sessions_unauthenticated", "Sessions without a user", metrics.unauthenticated.clone());
+        registry.register("revocations_taken", "Revocations taken, by origin and kind", metrics.revoked.clone());
+        registry.register("revocations", "Revocations remembered", metrics.revocations.clone());
+        registry.register("revocations_evicted", "Revocations forgotten too early", metrics.evicted.clone());
         let help = "Seconds since an issuer's keys were confirmed, -1 for never";
         registry.register("jwks_age_seconds", help, metrics.key_age.clone());
         Self { registry, ..metrics }

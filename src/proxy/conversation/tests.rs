@@ -51,6 +51,7 @@ impl Rig {
             b64: false,
             credential: None,
             mailbox: polls.then(|| mailbox.clone()),
+            card: gate.card(),
             waits: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         });
         let entry = stay.entry().clone();

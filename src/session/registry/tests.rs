@@ -9,7 +9,8 @@ const ROOMY: Capacity = Capacity { sessions: 1000, unauthenticated: 1000, unauth
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn newcomer(sid: &str) -> Newcomer<'_> {
-    Newcomer { sid, version: Version::V4, b64: false, credential: None, mailbox: None, waits: None }
+    let card = Card::new(sid.into(), [192, 0, 2, 1].into(), 1_000);
+    Newcomer { sid, version: Version::V4, b64: false, credential: None, mailbox: None, card, waits: None }
 }
 
 fn stranger<'a>(sid: &'a str, ip: &str) -> Newcomer<'a> {
