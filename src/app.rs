@@ -15,16 +15,20 @@ use crate::auth::verifier::Verifier;
 use crate::config::address::{self, Listen};
 use crate::config::load::Loaded;
 use crate::config::model::{Config, IdentityOut, Issuer};
+use crate::config::redis_url::RedisUrl;
 use crate::gate::admission::Rules;
 use crate::listen::door::Door;
 use crate::listen::{private, public, tls};
 use crate::protocol::origin::Origins;
 use crate::proxy::context::Context;
+use crate::proxy::own::Statements;
 use crate::reason::Reason;
 use crate::session::clock::Clock;
 use crate::session::reaper;
 use crate::session::registry::{Capacity, Registry};
 use crate::session::revoker::Revoker;
+use crate::session::sharing::{self, Sharing};
+use crate::store::redis::Redis;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::client::ProxyClient;
 use crate::upstream::jwks::{KeyFetcher, KeySource};
@@ -37,6 +41,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use thiserror::Error;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -48,6 +53,12 @@ const LEAVE_PER_TICK: usize = 100;
 
 /// The pace of a drain.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Every question to the Redis that replicas share is answered within this time, or not at all.
+const REDIS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// For so long the doors stay closed at start until it is known what the other replicas have revoked.
+const FIRST_NEWS: Duration = Duration::from_secs(2);
 
 /// After a drain's end, what is left is torn down within this time.
 const TEAR_DOWN: Duration = Duration::from_secs(3);
@@ -73,6 +84,7 @@ pub struct Parts {
     /// What the engines share.
     pub context: Arc<Context>,
     store: KeyStore,
+    sharing: Option<Sharing>,
     tls: Option<TlsAcceptor>,
     admin_token: Option<SecretString>,
 }
@@ -112,7 +124,8 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
     };
     let (registry, metrics) = (Registry::new(capacity), Arc::new(Metrics::default()));
     let revocations = Revocations::new(config.revocation.max_entries);
-    let revoker = Arc::new(Revoker::new(revocations, registry.clone(), clock.clone(), metrics.clone()));
+    let revoker = Revoker::new(revocations, registry.clone(), clock.clone(), metrics.clone());
+    let (revoker, sharing) = shared(revoker, &config, secrets.revocation.as_ref())?;
     let context = Context {
         rules: Rules { sources: credentials, forward: config.credentials.forward },
         verifier: Verifier::new(rules, store.clone()).keeping(&mapping).refusing(revoker.table().clone()),
@@ -126,6 +139,7 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
         timings: Timings::new(&config.socketio),
         registry,
         clock,
+        statements: Statements::default(),
         strangers: Context::strangers(),
         metrics,
         tasks: TaskTracker::new(),
@@ -133,7 +147,24 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
         draining: Arc::new(AtomicBool::new(false)),
         config,
     };
-    Ok(Parts { context: Arc::new(context), store, tls: acceptor, admin_token: secrets.admin_token })
+    Ok(Parts { context: Arc::new(context), store, sharing, tls: acceptor, admin_token: secrets.admin_token })
+}
+
+/// A revoker that shares with the other replicas, where there is a Redis.
+fn shared(
+    revoker: Revoker,
+    config: &Config,
+    url: Option<&RedisUrl>,
+) -> Result<(Arc<Revoker>, Option<Sharing>), BuildError> {
+    let Some(url) = url else { return Ok((Arc::new(revoker), None)) };
+    let wrong = |key: &str, what: String| BuildError::Config(format!("revocation.{key}: {what}"));
+    let ca = config.revocation.redis_ca_file.as_ref().map(std::fs::read).transpose();
+    let ca = ca.map_err(|error| wrong("redis_ca_file", error.to_string()))?;
+    let redis = Redis::open(url, ca, REDIS_PATIENCE).map_err(|why| wrong("redis_url", why))?;
+    let (others, taken) = mpsc::channel(sharing::WAITING);
+    let revoker = Arc::new(revoker.telling(others));
+    let sharing = Sharing::new(redis, &config.revocation.key_prefix, revoker.clone(), taken);
+    Ok((revoker, Some(sharing)))
 }
 
 type Issuers = (Vec<IssuerRules>, KeyStore, Vec<KeySource>);
@@ -264,25 +295,13 @@ impl App {
         let stop_admin = CancellationToken::new();
         if let Some((door, loopback)) = self.private {
             tracing::info!(door = "admin", address = door.address(), "listening");
-            let readiness = Readiness {
-                keys: context.keys.clone(),
-                pool: context.pool.clone(),
-                registry: context.registry.clone(),
-                draining: context.draining.clone(),
-            };
-            let token = self.parts.admin_token;
-            let scope = Scope {
-                issuers: context
-                    .verifier
-                    .issuers()
-                    .iter()
-                    .map(|rules| rules.name().unwrap_or_default().into())
-                    .collect(),
-                remember: context.config.revocation.remember.as_secs(),
-            };
-            let (metrics, revoker) = (context.metrics.clone(), context.revoker.clone());
-            let admin = Admin { readiness, metrics, revoker, scope, token, loopback };
+            let admin = admin(&context, self.parts.admin_token, loopback);
             own.spawn(private::run(Arc::new(admin), door, stop_admin.clone()));
+        }
+        if let Some(sharing) = self.parts.sharing {
+            let mut level = sharing.level();
+            own.spawn(sharing.run());
+            let _late = timeout(FIRST_NEWS, level.wait_for(|level| *level)).await;
         }
         let mut doors = JoinSet::new();
         for door in self.public {
@@ -312,6 +331,21 @@ impl App {
         stop_admin.cancel();
         tracing::info!("stopped");
     }
+}
+
+/// What the private door knows.
+fn admin(context: &Context, token: Option<SecretString>, loopback: bool) -> Admin {
+    let readiness = Readiness {
+        keys: context.keys.clone(),
+        pool: context.pool.clone(),
+        registry: context.registry.clone(),
+        draining: context.draining.clone(),
+    };
+    let scope = Scope {
+        issuers: context.verifier.issuers().iter().map(|rules| rules.name().unwrap_or_default().into()).collect(),
+        remember: context.config.revocation.remember.as_secs(),
+    };
+    Admin { readiness, metrics: context.metrics.clone(), revoker: context.revoker.clone(), scope, token, loopback }
 }
 
 /// Asks sessions to leave, a few at a time: their clients come back at once, to somebody else.

@@ -7,8 +7,10 @@ pub mod credential;
 pub mod identity;
 pub mod jose;
 pub mod keys;
+pub mod logout;
 pub mod revocation;
 pub mod rules;
+pub mod statement;
 #[cfg(test)]
 pub mod testing;
 pub mod verifier;

@@ -2,7 +2,8 @@
 //!
 //! [`gateway`] takes a request and chooses; [`handshake`] opens sessions; [`polling`] carries the
 //! requests of sessions that poll to the task that owns them ([`conversation`]); [`relay`] passes the
-//! frames of those on a WebSocket; [`http`] passes everything else.
+//! frames of those on a WebSocket; [`http`] passes everything else, and
+//! [`own`] hears what identity providers tell the gate.
 
 pub mod context;
 pub mod conversation;
@@ -12,6 +13,7 @@ pub mod gets;
 pub mod handshake;
 pub mod headers;
 pub mod http;
+pub mod own;
 pub mod polling;
 pub mod refusal;
 pub mod relay;

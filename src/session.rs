@@ -11,3 +11,4 @@ pub mod reaper;
 pub mod recovery;
 pub mod registry;
 pub mod revoker;
+pub mod sharing;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use siogate::config::load::{Sources, load};
+use siogate::config::model::revocation::{Logout, Transmitter};
 use siogate::config::model::{Assertion, Config, Issuer, Route, RouteAuth};
 use siogate::config::secret::Environment;
 use siogate::config::shape::{Path as Key, Shape};
@@ -121,7 +122,11 @@ fn the_examples_of_the_sample_parse_and_show_the_defaults_there_are() {
     let mut shown = jwks.clone();
     (shown.issuer, shown.jwks_url, shown.max_age, shown.ca_file) = (None, None, None, None);
     shown.audience.clear();
+    let logout = shown.logout.take().unwrap();
+    assert_eq!(logout, Logout { audience: logout.audience.clone(), ..Logout::default() });
     assert_eq!(shown, Issuer::default());
+    let [transmitter] = config.transmitter.as_slice() else { panic!("one transmitter") };
+    assert_eq!(transmitter.max_age, Transmitter::default().max_age);
     assert!(keys.jwks_file.is_some() && keys.key_file.is_some());
     assert!(secret.secret_env.is_some() && secret.secret_file.is_some());
     let mut assertion = config.identity.assertion.unwrap();

@@ -7,6 +7,7 @@
 
 use serde_json::{Map, Value};
 use siogate::config::load::{Sources, load};
+use siogate::config::model::revocation::{Logout, Transmitter};
 use siogate::config::model::{Assertion, Config, Issuer, Route};
 use siogate::config::problem::Problem;
 use siogate::config::secret::Environment;
@@ -16,7 +17,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const MODEL: &str = include_str!("../src/config/model.rs");
+const MODEL: &str = concat!(include_str!("../src/config/model.rs"), include_str!("../src/config/model/revocation.rs"));
 const BEGIN: &str = "<!-- made by tests/config_reference.rs from here -->";
 const END: &str = "<!-- to here -->";
 
@@ -124,6 +125,8 @@ fn default_of(name: &str, given: &Value) -> Value {
     match name {
         _ if !given.is_null() => given.clone(),
         "Issuer" => serde_json::to_value(Issuer::default()).unwrap(),
+        "Logout" => serde_json::to_value(Logout::default()).unwrap(),
+        "Transmitter" => serde_json::to_value(Transmitter::default()).unwrap(),
         "Assertion" => serde_json::to_value(Assertion::default()).unwrap(),
         "Route" => serde_json::to_value(Route::default()).unwrap(),
         _ => Value::Object(Map::new()),

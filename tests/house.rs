@@ -19,12 +19,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("store", &["config"]),
     ("upstream", &["config", "random", "stream"]),
     ("gate", &["auth", "protocol", "reason"]),
-    ("session", &["gate", "protocol", "reason", "stream"]),
+    ("session", &["auth", "gate", "protocol", "reason", "store", "stream", "telemetry"]),
     (
         "proxy",
         &["auth", "config", "gate", "protocol", "random", "reason", "session", "stream", "telemetry", "upstream"],
     ),
-    ("admin", &["session", "telemetry", "upstream"]),
+    ("admin", &["auth", "protocol", "reason", "session", "telemetry", "upstream"]),
     ("listen", &["admin", "config", "proxy", "stream"]),
     (
         "app",
@@ -38,6 +38,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "proxy",
             "reason",
             "session",
+            "store",
             "telemetry",
             "upstream",
         ],

@@ -3,6 +3,8 @@
 //! An entry is kept for as long as a token that it concerns could be valid. The table is bounded: what would be
 //! forgotten first makes room. Entries merge: in whatever order replicas hear of them, they come to the same table.
 
+pub mod message;
+
 use crate::auth::identity::Identity;
 use crate::reason::Reason;
 use std::collections::{BTreeMap, HashMap};

@@ -7,6 +7,8 @@ use crate::auth::claims;
 use crate::auth::identity::{Claims, Identity};
 use crate::auth::jose::{Algorithm, Fault, Header, media_type, shown};
 use crate::auth::keys::{KeySet, KeysError, Skipped};
+use crate::auth::logout;
+use crate::auth::statement::Form;
 use crate::config::model::Issuer;
 use crate::reason::Reason;
 use secrecy::SecretString;
@@ -67,6 +69,7 @@ pub struct IssuerRules {
     max_stale: u64,
     secret: bool,
     remote: bool,
+    logout: Option<Form>,
 }
 
 impl IssuerRules {
@@ -121,6 +124,7 @@ impl IssuerRules {
             max_stale: issuer.max_stale.as_secs(),
             secret,
             remote: matches!(material, Material::Remote),
+            logout: issuer.logout.as_ref().map(logout::form),
         };
         Ok(Built { rules, keys, skipped })
     }
@@ -133,6 +137,22 @@ impl IssuerRules {
     /// The allowed algorithms; what [`KeySet::from_jwks`] wants to know.
     pub fn algorithms(&self) -> &[Algorithm] {
         &self.algorithms
+    }
+
+    /// What its logout tokens must look like, where they are listened to.
+    pub fn logout(&self) -> Option<&Form> {
+        self.logout.as_ref()
+    }
+
+    /// Clock skew allowed, in seconds.
+    pub fn leeway(&self) -> u64 {
+        self.leeway
+    }
+
+    /// When the last token that was issued at `issued_at` has ended, if none lives longer than `remember`.
+    pub fn longest_life(&self, issued_at: u64, remember: u64) -> u64 {
+        let life = self.max_age.map_or(remember, |age| age.min(remember));
+        issued_at.saturating_add(life).saturating_add(MAX_LEEWAY)
     }
 
     /// The claim that says who.
@@ -167,7 +187,9 @@ impl IssuerRules {
     pub fn judge(&self, header: &Header, claims: &Map<String, Value>, now: u64) -> Result<Identity, Fault> {
         self.check_type(header, claims)?;
         self.check_issuer(claims)?;
-        self.check_audience(claims)?;
+        if self.checks_audience() {
+            check_audience(&self.audience, claims)?;
+        }
         let expires_at = seconds(claims, "exp")?.ok_or_else(|| rejected("exp is missing"))?.floor;
         let issued_at = seconds(claims, "iat")?;
         let ends_at = self.end(expires_at, issued_at.map(|at| at.floor))?;
@@ -237,26 +259,6 @@ impl IssuerRules {
         }
     }
 
-    fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), Fault> {
-        if self.audience.is_empty() {
-            return Ok(());
-        }
-        let wrong_type = || rejected("aud is neither a string nor an array of strings");
-        let named: Vec<&str> = match claims.get("aud") {
-            Some(Value::String(aud)) => vec![aud],
-            Some(Value::Array(list)) => {
-                list.iter().map(|aud| aud.as_str().ok_or_else(wrong_type)).collect::<Result<_, _>>()?
-            }
-            Some(_) => return Err(wrong_type()),
-            None => return Err(rejected("aud is missing")),
-        };
-        if named.iter().any(|aud| self.audience.iter().any(|allowed| allowed == aud)) {
-            return Ok(());
-        }
-        let named: Vec<_> = named.iter().take(4).map(|aud| shown(aud)).collect();
-        Err(Fault::new(Reason::AudienceMismatch, format!("aud is {}", named.join(", "))))
-    }
-
     fn subject_of(&self, claims: &Map<String, Value>) -> Result<Arc<str>, Fault> {
         let wrong = |why: &str| rejected(format!("the subject claim {} {why}", self.subject));
         let value = claims::lookup(claims, &self.subject).ok_or_else(|| wrong("is missing"))?;
@@ -267,6 +269,24 @@ impl IssuerRules {
             _ => Err(wrong("is longer than 1 KiB")),
         }
     }
+}
+
+/// Whether `aud` names one of those allowed.
+pub(super) fn check_audience(audience: &[String], claims: &Map<String, Value>) -> Result<(), Fault> {
+    let wrong_type = || rejected("aud is neither a string nor an array of strings");
+    let named: Vec<&str> = match claims.get("aud") {
+        Some(Value::String(aud)) => vec![aud],
+        Some(Value::Array(list)) => {
+            list.iter().map(|aud| aud.as_str().ok_or_else(wrong_type)).collect::<Result<_, _>>()?
+        }
+        Some(_) => return Err(wrong_type()),
+        None => return Err(rejected("aud is missing")),
+    };
+    if named.iter().any(|aud| audience.iter().any(|allowed| allowed == aud)) {
+        return Ok(());
+    }
+    let named: Vec<_> = named.iter().take(4).map(|aud| shown(aud)).collect();
+    Err(Fault::new(Reason::AudienceMismatch, format!("aud is {}", named.join(", "))))
 }
 
 /// The algorithms of a section, or its defaults. The first RSA algorithm is the one of RSA keys without `alg`.
@@ -323,19 +343,19 @@ fn material_key(material: &Material, issuer: &Issuer) -> &'static str {
     }
 }
 
-fn rejected(detail: impl Into<String>) -> Fault {
+pub(super) fn rejected(detail: impl Into<String>) -> Fault {
     Fault::new(Reason::ClaimRejected, detail)
 }
 
 /// A moment of a token in whole seconds, rounded both ways: each check takes the stricter.
 #[derive(Clone, Copy)]
-struct Moment {
-    floor: u64,
-    ceil: u64,
+pub(super) struct Moment {
+    pub(super) floor: u64,
+    pub(super) ceil: u64,
 }
 
 /// RFC 7519 section 2, NumericDate: a number, fractions allowed.
-fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<Moment>, Fault> {
+pub(super) fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<Moment>, Fault> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     if let Some(whole) = value.as_u64() {
         return Ok(Some(Moment { floor: whole, ceil: whole }));
@@ -358,7 +378,7 @@ fn text(value: &Value) -> Option<String> {
 }
 
 /// `jti` and `sid`: handles for revocation, so one that cannot be read is refused and not forgotten.
-fn label(claims: &Map<String, Value>, name: &str) -> Result<Option<Arc<str>>, Fault> {
+pub(super) fn label(claims: &Map<String, Value>, name: &str) -> Result<Option<Arc<str>>, Fault> {
     match claims.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match text(value) {

@@ -5,6 +5,7 @@
 mod doors;
 mod identity;
 mod issuers;
+mod revocation;
 
 use crate::config::duration;
 use crate::config::model::Config;
@@ -17,6 +18,7 @@ pub fn check(config: &Config) -> Problems {
     doors::check(config, &mut problems);
     issuers::check(config, &mut problems);
     identity::check(config, &mut problems);
+    revocation::check(config, &mut problems);
     durations(config, &mut problems);
     heartbeat(config, &mut problems);
     limits(config, &mut problems);
@@ -44,7 +46,11 @@ fn durations(config: &Config, problems: &mut Problems) {
     ];
     for (i, issuer) in config.issuer.iter().enumerate() {
         all.push((format!("issuer[{i}].max_age"), issuer.max_age, false));
+        all.push((format!("issuer[{i}].logout.max_age"), issuer.logout.as_ref().map(|logout| logout.max_age), false));
         all.push((format!("issuer[{i}].max_stale"), Some(issuer.max_stale), true));
+    }
+    for (i, transmitter) in config.transmitter.iter().enumerate() {
+        all.push((format!("transmitter[{i}].max_age"), Some(transmitter.max_age), false));
     }
     for (path, value, may_be_zero) in all {
         let Some(value) = value else { continue };

@@ -1,11 +1,14 @@
 //! The configuration as typed values. Names are the contract; every default stands beside its key.
 
 use crate::config::duration;
+use crate::config::model::revocation::{Logout, Revocation, Transmitter};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub mod revocation;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -29,6 +32,8 @@ pub struct Config {
     pub session: Session,
     /// Rights that are withdrawn before their end.
     pub revocation: Revocation,
+    /// Who may tell of such by security events.
+    pub transmitter: Vec<Transmitter>,
     /// Bounds.
     pub limits: Limits,
     /// Everything that is not under `socketio.path`.
@@ -277,6 +282,8 @@ pub struct Issuer {
     pub jwks_hosts: Vec<String>,
     /// Fetch keys over plain HTTP from other than loopback addresses.
     pub allow_http: bool,
+    /// OpenID Connect Back-Channel Logout; absent: the issuer's logouts are not listened to.
+    pub logout: Option<Logout>,
 }
 
 impl Default for Issuer {
@@ -300,6 +307,7 @@ impl Default for Issuer {
             ca_file: None,
             jwks_hosts: Vec::new(),
             allow_http: false,
+            logout: None,
         }
     }
 }
@@ -369,23 +377,6 @@ pub struct Session {
 impl Default for Session {
     fn default() -> Self {
         Self { max_lifetime: Duration::from_secs(24 * 3600) }
-    }
-}
-
-/// `[revocation]`
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct Revocation {
-    /// For so long a user, login or issuer stays revoked: at least as long as the longest life of your tokens.
-    #[serde(with = "duration")]
-    pub remember: Duration,
-    /// Revocations remembered at once; more push out what would be forgotten first, which is logged as an error.
-    pub max_entries: usize,
-}
-
-impl Default for Revocation {
-    fn default() -> Self {
-        Self { remember: Duration::from_secs(30 * 24 * 3600), max_entries: 100_000 }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::config::model::{Config, Issuer};
 use crate::config::problem::{Problems, shown};
+use crate::config::redis_url::RedisUrl;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,6 +12,8 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+mod revocation;
 
 /// The environment as it was when the configuration was read.
 pub type Environment = BTreeMap<String, OsString>;
@@ -23,6 +26,10 @@ const LARGEST_FILE: u64 = 1 << 20;
 pub struct Secrets {
     /// For each issuer of the configuration, in its order: the current secret, then the previous one.
     pub issuers: Vec<Vec<SecretString>>,
+    /// The Redis by which revocations are shared.
+    pub revocation: Option<RedisUrl>,
+    /// For each transmitter, in their order: the bearer token that it sends.
+    pub transmitters: Vec<Option<SecretString>>,
     /// The bearer token of the admin listener.
     pub admin_token: Option<SecretString>,
 }
@@ -34,7 +41,9 @@ pub fn read(config: &Config, env: &Environment) -> (Secrets, Problems) {
         config.issuer.iter().enumerate().map(|(i, issuer)| issuer_secrets(i, issuer, env, &mut problems)).collect();
     let admin_token = admin_token(config, env, &mut problems);
     key_files(config, &mut problems);
-    (Secrets { issuers, admin_token }, problems)
+    let mut secrets = Secrets { issuers, admin_token, ..Secrets::default() };
+    revocation::read(config, env, &mut secrets, &mut problems);
+    (secrets, problems)
 }
 
 /// J21: the libraries below accept an empty key.
@@ -193,6 +202,12 @@ fn key_files(config: &Config, problems: &mut Problems) {
         look(format!("issuer[{i}].key_file"), issuer.key_file.as_deref(), Holds::PublicKey);
         look(format!("issuer[{i}].jwks_file"), issuer.jwks_file.as_deref(), Holds::Jwks);
         look(format!("issuer[{i}].ca_file"), issuer.ca_file.as_deref(), Holds::Certificates);
+    }
+    let shared = config.revocation.redis_ca_file.as_deref();
+    look("revocation.redis_ca_file".into(), shared, Holds::Certificates);
+    for (i, transmitter) in config.transmitter.iter().enumerate() {
+        look(format!("transmitter[{i}].jwks_file"), transmitter.jwks_file.as_deref(), Holds::Jwks);
+        look(format!("transmitter[{i}].ca_file"), transmitter.ca_file.as_deref(), Holds::Certificates);
     }
     if let Some(assertion) = &config.identity.assertion {
         look("identity.assertion.key_file".into(), assertion.key_file.as_deref(), Holds::PrivateKey);

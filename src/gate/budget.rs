@@ -24,6 +24,12 @@ impl Budget {
         Self { burst: every.saturating_mul(burst), every, full_at: HashMap::new() }
     }
 
+    /// Whether there is none left; takes nothing.
+    pub fn is_spent(&self, address: IpAddr, now: Instant) -> bool {
+        let Some(full_at) = self.full_at.get(&network(address)) else { return false };
+        full_at.checked_add(self.every).is_none_or(|next| next.saturating_duration_since(now) > self.burst)
+    }
+
     /// Takes one; `false` where there is none left.
     pub fn take(&mut self, address: IpAddr, now: Instant) -> bool {
         let key = network(address);
@@ -67,7 +73,8 @@ mod tests {
     #[test]
     fn p14_a_burst_is_followed_by_a_steady_pace() {
         let (mut budget, now, ip) = (Budget::new(100, EVERY), Instant::now(), address("192.0.2.1"));
-        assert!((0..100).all(|_| budget.take(ip, now)));
+        assert!((0..100).all(|_| !budget.is_spent(ip, now) && budget.take(ip, now)));
+        assert!(budget.is_spent(ip, now) && !budget.is_spent(ip, now + EVERY));
         assert!(!budget.take(ip, now) && !budget.take(ip, now + EVERY - Duration::from_millis(1)));
         assert!(budget.take(ip, now + EVERY) && !budget.take(ip, now + EVERY));
         assert!((0..100).all(|_| budget.take(ip, now + EVERY * 101)));

@@ -10,6 +10,7 @@ use crate::gate::admission::{Rules, User};
 use crate::gate::budget::Budget;
 use crate::protocol::engineio::Open;
 use crate::protocol::origin::Origins;
+use crate::proxy::own::Statements;
 use crate::reason::Reason;
 use crate::session::clock::Clock;
 use crate::session::deadlines::End;
@@ -59,6 +60,8 @@ pub struct Context {
     pub registry: Registry,
     /// The time.
     pub clock: Clock,
+    /// What identity providers have told.
+    pub statements: Statements,
     /// How often an address may name sessions that are not there.
     pub strangers: Mutex<Budget>,
     /// Counters.

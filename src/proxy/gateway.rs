@@ -6,6 +6,7 @@ use crate::protocol::target::{self, Place};
 use crate::proxy::context::Context;
 use crate::proxy::headers::Peer;
 use crate::proxy::http as plain;
+use crate::proxy::own as gate_own;
 use crate::proxy::reply::{Answer, Inbound, closing, not_found, own};
 use crate::proxy::{polling, refusal};
 use crate::reason::Reason;
@@ -59,6 +60,7 @@ fn keep_to_yourself(headers: &mut HeaderMap) {
 
 async fn dispatch(context: Arc<Context>, peer: Peer, place: Place, request: Request<Inbound>) -> Answer {
     match place {
+        _ if gate_own::serves(request.uri().path()) => gate_own::answer(&context, &peer, request).await,
         Place::Engine => engine(context, peer, request).await,
         Place::Bundle => plain::bundle(&context, &peer, request).await,
         Place::Under => own(not_found()),

@@ -12,6 +12,7 @@ use crate::protocol::engineio::Version;
 use crate::protocol::frame::{self, Head, Opcode, Writer};
 use crate::protocol::origin::Origins;
 use crate::proxy::context::Context;
+use crate::proxy::own::Statements;
 use crate::reason::Reason;
 use crate::session::clock::Clock;
 use crate::session::deadlines::End;
@@ -113,6 +114,7 @@ impl Gate {
             metrics,
             tasks: TaskTracker::new(),
             tls: false,
+            statements: Statements::default(),
             strangers: Context::strangers(),
             draining: Arc::new(AtomicBool::new(false)),
             config,

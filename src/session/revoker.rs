@@ -5,6 +5,7 @@ use crate::session::clock::Clock;
 use crate::session::registry::Registry;
 use crate::telemetry::metrics::{Metrics, Revoked};
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// Who asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +47,20 @@ pub struct Revoker {
     registry: Registry,
     clock: Clock,
     metrics: Arc<Metrics>,
+    /// To the other replicas.
+    others: Option<mpsc::Sender<Revocation>>,
 }
 
 impl Revoker {
     /// Over this table and these sessions.
     pub fn new(table: Revocations, registry: Registry, clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Self { table, registry, clock, metrics }
+        Self { table, registry, clock, metrics, others: None }
+    }
+
+    /// What is taken here goes to others, too. Should they be so many that it has no place, they find it in the table.
+    #[must_use]
+    pub fn telling(self, others: mpsc::Sender<Revocation>) -> Self {
+        Self { others: Some(others), ..self }
     }
 
     /// What is revoked.
@@ -74,6 +83,9 @@ impl Revoker {
         if !new {
             return Taken::default();
         }
+        if let Some(others) = self.others.as_ref().filter(|_| origin != Origin::Replica) {
+            let _full = others.try_send(revocation.clone());
+        }
         let ended = self.registry.revoke(revocation);
         let kind = revocation.kind.name();
         self.metrics.revoked.get_or_create(&Revoked { origin: origin.word(), kind }).inc();
@@ -89,5 +101,15 @@ impl Revoker {
             "revoked"
         );
         Taken { ended, new }
+    }
+
+    /// Another replica said something that is no revocation.
+    pub fn misheard(&self) {
+        self.metrics.misheard.inc();
+    }
+
+    /// Whether revocations reach the other replicas.
+    pub fn shared(&self, shared: bool) {
+        self.metrics.shared.set(shared.into());
     }
 }

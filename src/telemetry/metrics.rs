@@ -90,6 +90,10 @@ pub struct Metrics {
     pub revocations: Gauge,
     /// Revocations that made room before their time.
     pub evicted: Counter,
+    /// Messages of other replicas that are no revocations.
+    pub misheard: Counter,
+    /// 1 while revocations are shared with other replicas.
+    pub shared: Gauge,
     /// Seconds since an issuer's keys were confirmed; -1: never.
     pub key_age: Family<IssuerKeys, Gauge>,
 }
@@ -111,6 +115,8 @@ impl Default for Metrics {
             revoked: Family::default(),
             revocations: Gauge::default(),
             evicted: Counter::default(),
+            misheard: Counter::default(),
+            shared: Gauge::default(),
             key_age: Family::default(),
             registry: Registry::default(),
         };
@@ -131,6 +137,9 @@ impl Default for Metrics {
         registry.register("revocations_taken", "Revocations taken, by origin and kind", metrics.revoked.clone());
         registry.register("revocations", "Revocations remembered", metrics.revocations.clone());
         registry.register("revocations_evicted", "Revocations forgotten too early", metrics.evicted.clone());
+        let help = "Messages of other replicas that are no revocations";
+        registry.register("revocations_misheard", help, metrics.misheard.clone());
+        registry.register("revocations_shared", "1 while revocations are shared", metrics.shared.clone());
         let help = "Seconds since an issuer's keys were confirmed, -1 for never";
         registry.register("jwks_age_seconds", help, metrics.key_age.clone());
         Self { registry, ..metrics }

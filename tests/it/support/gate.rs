@@ -7,6 +7,7 @@ use crate::support::{ms, within};
 use siogate::app::{self, App};
 use siogate::config::load::Loaded;
 use siogate::config::model::{Config, Issuer};
+use siogate::config::redis_url::RedisUrl;
 use siogate::config::secret::Secrets;
 use siogate::proxy::context::Context;
 use std::sync::{Arc, Once};
@@ -66,6 +67,8 @@ impl Gate {
         let secrets = Secrets {
             issuers: config.issuer.iter().map(secret).collect(),
             admin_token: (!config.admin.token_env.is_empty()).then(|| "the admin's token".into()),
+            revocation: config.revocation.redis_url.as_deref().map(|url| RedisUrl::parse(url).unwrap()),
+            ..Secrets::default()
         };
         let loaded = Loaded { config, secrets, warnings: Vec::new() };
         let parts = app::build(loaded).unwrap_or_else(|e| panic!("{e}"));
