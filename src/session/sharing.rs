@@ -130,20 +130,36 @@ impl Shelf<'_> {
     /// Takes what others have said, and says what they have not; returns how many keys there were.
     async fn level(&self) -> Result<usize, Unavailable> {
         let keys = self.redis.scan(self.prefix).await?;
-        let read = |key: String| async move { self.redis.get(&key, message::MAX_MESSAGE).await };
-        let reads: Vec<_> = keys.iter().cloned().map(read).collect();
-        let mut entries = stream::iter(reads).buffer_unordered(AT_ONCE);
-        while let Some(entry) = entries.try_next().await? {
-            // It may have come to its end meanwhile.
-            if let Some(entry) = entry {
-                self.hear(&entry.value);
-            }
+        let failed = self.read(keys.clone()).await;
+        if !failed.is_empty() {
+            // Was the line lost for a moment, or is there something else under these keys?
+            self.redis.ping().await?;
+            let failed = self.read(failed).await;
+            self.redis.ping().await?;
+            failed.iter().for_each(|_| self.revoker.misheard());
         }
         let known: HashSet<&str> = keys.iter().filter_map(|key| key.strip_prefix(self.prefix)).collect();
         let unsaid = all(self.revoker.table()).into_iter().filter(|r| !known.contains(name(r).as_str()));
         let unsaid: Vec<_> = unsaid.collect();
         self.tell_all(&unsaid).await?;
         Ok(keys.len())
+    }
+
+    /// Takes what stands under these keys; returns those that could not be read.
+    async fn read(&self, keys: Vec<String>) -> Vec<String> {
+        let read = |key: String| async move { (self.redis.get(&key, message::MAX_MESSAGE).await, key) };
+        let reads: Vec<_> = keys.into_iter().map(read).collect();
+        let mut entries = stream::iter(reads).buffer_unordered(AT_ONCE);
+        let mut failed = Vec::new();
+        while let Some((entry, key)) = entries.next().await {
+            match entry {
+                Ok(Some(entry)) => self.hear(&entry.value),
+                // It has come to its end meanwhile.
+                Ok(None) => {}
+                Err(_) => failed.push(key),
+            }
+        }
+        failed
     }
 
     async fn tell_all(&self, all: &[Revocation]) -> Result<(), Unavailable> {

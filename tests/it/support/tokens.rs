@@ -52,7 +52,12 @@ pub fn short(sub: &str, seconds: u64) -> String {
 }
 
 pub fn hs256(claims: &Value) -> String {
-    signed(json!({"alg": "HS256", "typ": "JWT"}), claims, |message| {
+    typed("JWT", claims)
+}
+
+/// Of another type.
+pub fn typed(typ: &str, claims: &Value) -> String {
+    signed(json!({"alg": "HS256", "typ": typ}), claims, |message| {
         let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
         hmac::sign(&key, message).as_ref().to_vec()
     })
