@@ -153,7 +153,7 @@ impl Revocations {
 
     /// Why this identity is refused at `now`, if it is.
     pub fn find(&self, identity: &Identity, now: u64) -> Option<Reason> {
-        if self.len() == 0 {
+        if self.is_empty() {
             return None;
         }
         let table = self.read();
