@@ -5,6 +5,7 @@ use siogate::cli::args::{Cli, Command, TokenCommand};
 use siogate::cli::failure::Failure;
 use siogate::cli::{check, dev, run, token};
 use std::process::ExitCode;
+use tokio::runtime::Builder;
 
 /// Sessions come and go by the thousand: small allocations are most of a handshake's, and what a mass
 /// close frees is given back to the system.
@@ -21,7 +22,12 @@ fn main() -> ExitCode {
     };
     // TLS and the token library share one C library, installed before anybody asks for it.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = match std::thread::available_parallelism() {
+        // On one core there is nobody to share work with: the scheduler that cannot share is cheaper for each message.
+        Ok(cores) if cores.get() == 1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("siogate: cannot start: {error}");

@@ -1,12 +1,13 @@
 //! One type for the sockets the gate holds: TCP, TLS over TCP, Unix.
 
 use bytes::Bytes;
+use socket2::SockRef;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep};
 
@@ -19,6 +20,24 @@ pub enum Stream {
     Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
     /// A Unix domain socket.
     Unix(UnixStream),
+}
+
+/// Linux's `MSG_MORE`: what is sent waits for what follows. Elsewhere there is no such word.
+const MORE: i32 = if cfg!(target_os = "linux") { 0x8000 } else { 0 };
+
+impl Stream {
+    /// Writes as much as is taken of the last bytes of a stream that is shut down or dropped right after: on TCP
+    /// they wait for its end, and leave with it in one segment. Elsewhere nothing is taken.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn write_last(&self, bytes: &[u8]) -> io::Result<usize> {
+        let Stream::Tcp(stream) = self else { return Ok(0) };
+        match stream.try_io(Interest::WRITABLE, || SockRef::from(stream).send_with_flags(bytes, MORE)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            written => written,
+        }
+    }
 }
 
 macro_rules! each {

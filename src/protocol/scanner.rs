@@ -133,6 +133,11 @@ impl Scanner {
         self.closing
     }
 
+    /// True once a close frame went by whole.
+    pub fn closed(&self) -> bool {
+        self.closing && self.left == 0
+    }
+
     /// Looks at `buf`, which begins where the last call's `used` ended.
     pub fn scan(&mut self, buf: &[u8]) -> Scanned {
         let mut at = 0;

@@ -5,6 +5,7 @@
 //! kept. A client's frames are masked as a backend wants them, so they pass untouched; what the gate
 //! has to say itself is put in between packets.
 
+mod leaving;
 mod way;
 
 use crate::auth::identity::Identity;
@@ -14,7 +15,6 @@ use crate::gate::ending::Ending;
 use crate::protocol::frame::{self, FrameError, Opcode, Writer};
 use crate::protocol::scanner::{Captured, Scanner, Watch};
 use crate::proxy::context::Context;
-use crate::proxy::refusal;
 use crate::proxy::relay::way::{Fault, Next, Way};
 use crate::reason::Reason;
 use crate::session::registry::Stay;
@@ -23,25 +23,17 @@ use crate::telemetry::access::Record;
 use secrecy::ExposeSecret;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep};
 
 /// One read takes at most so much; large messages are decided by it.
 const BUFFER: usize = 64 * 1024;
 
 /// After one side is gone the other one has so long to follow.
 const FOLLOW: Duration = Duration::from_secs(5);
-
-/// A peer that is shown out has so long to take its last frames, and to close.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// A frame that is under way when the session ends has so long to arrive whole.
-const LAST_FRAME: Duration = Duration::from_millis(250);
 
 thread_local! {
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into_boxed_slice());
@@ -90,35 +82,49 @@ struct Relay {
     ending: Option<Ending>,
 }
 
-/// Relays until one side or the gate ends the session.
-pub async fn run(parts: Parts) {
-    let Parts { context, stay, record, admission, watch, client, upstream, greeting, attachments, beats } = parts;
-    let max = context.max_payload();
-    let patience = context.config.limits.write_timeout;
-    stay.entry().close_mailbox();
-    if beats {
-        context.watch(stay.entry());
+/// Relays until one side or the gate ends the session. Thousands of these wait at once, so the future holds
+/// the relay once, and what its end needs is made then.
+pub fn run(parts: Parts) -> impl Future<Output = ()> + Send {
+    let mut relay = Relay::new(parts);
+    async move {
+        let ending = poll_fn(|cx| relay.poll(cx)).await;
+        if let Some(rest) = relay.leave(ending) {
+            rest.await;
+        }
     }
-    let mut relay = Relay {
-        up: Way::new(Scanner::new(Writer::Client, watch, max, attachments.0), client.1, Vec::new(), patience),
-        // A backend may say what it likes: its own limit is for what it reads.
-        down: Way::new(Scanner::new(Writer::Server, watch, u64::MAX, attachments.1), upstream.1, greeting, patience),
-        client: client.0,
-        upstream: upstream.0,
-        context,
-        stay,
-        record,
-        admission,
-        judging: None,
-        inject: Vec::new(),
-        follow: None,
-        ending: None,
-    };
-    let ending = poll_fn(|cx| relay.poll(cx)).await;
-    Box::pin(relay.finish(ending)).await;
 }
 
 impl Relay {
+    fn new(parts: Parts) -> Self {
+        let Parts { context, stay, record, admission, watch, client, upstream, greeting, attachments, beats } = parts;
+        let max = context.max_payload();
+        let patience = context.config.limits.write_timeout;
+        stay.entry().close_mailbox();
+        if beats {
+            context.watch(stay.entry());
+        }
+        Self {
+            up: Way::new(Scanner::new(Writer::Client, watch, max, attachments.0), client.1, Vec::new(), patience),
+            // A backend may say what it likes: its own limit is for what it reads.
+            down: Way::new(
+                Scanner::new(Writer::Server, watch, u64::MAX, attachments.1),
+                upstream.1,
+                greeting,
+                patience,
+            ),
+            client: client.0,
+            upstream: upstream.0,
+            context,
+            stay,
+            record,
+            admission,
+            judging: None,
+            inject: Vec::new(),
+            follow: None,
+            ending: None,
+        }
+    }
+
     fn poll(&mut self, cx: &mut Task<'_>) -> Poll<Ending> {
         if let Poll::Ready(reason) = self.stay.entry().poll_ended(cx) {
             return Poll::Ready(Ending::Gate(reason));
@@ -145,7 +151,7 @@ impl Relay {
                 self.down.pending.append(&mut self.inject);
             }
         }
-        if self.up.done && self.down.done {
+        if (self.up.done && self.down.done) || (self.up.closed() && self.down.closed()) {
             return Poll::Ready(self.ending.unwrap_or(Ending::Client));
         }
         if (self.up.done || self.down.done) && self.follow.is_none() {
@@ -162,6 +168,7 @@ impl Relay {
             let verdict = from_client(context, admission, message);
             obey(context, verdict, out, inject, judging)
         });
+        down.last = up.scanner.closed();
         let down_result = down.pump(cx, upstream, client, buf, &mut |message, out| {
             if let Some(pid) = text_of(&message).and_then(|text| admission.from_server(text)) {
                 stay.recovery_id(pid);
@@ -221,89 +228,6 @@ impl Relay {
             Next::Go | Next::Wait => None,
         }
     }
-
-    /// Says the last words to both sides and leaves.
-    async fn finish(mut self, ending: Ending) {
-        self.record.by = ending.by();
-        self.record.reason = ending.reason().map_or("", Reason::word);
-        self.record.to_upstream += self.up.scanner.messages();
-        self.record.to_client += self.down.scanner.messages();
-        let Ending::Gate(reason) = ending else { return };
-        self.stay.leave();
-        let _ = timeout(LAST_WORDS, self.tell_client(reason)).await;
-        if self.up.may_close() {
-            let mut out = self.up.pending.split_off(self.up.written);
-            frame::encode_close(&mut out, 1001, "", Some(frame::mask_key()));
-            let _ = timeout(LAST_WORDS, self.upstream.write_all(&out)).await;
-        }
-        let _ = timeout(LAST_WORDS, self.upstream.shutdown()).await;
-        let _ = timeout(LAST_WORDS, linger(&mut self.client, &mut self.upstream)).await;
-    }
-
-    async fn tell_client(&mut self, reason: Reason) -> io::Result<()> {
-        if !self.down.may_close() && !self.down.scanner.closing() {
-            let _ = timeout(LAST_FRAME, self.finish_frame()).await;
-        }
-        let mut out = self.down.pending.split_off(self.down.written);
-        if self.down.may_close() {
-            let between = self.down.scanner.between_packets();
-            if between {
-                out.append(&mut self.inject);
-            }
-            let ends = matches!(reason, Reason::TokenExpired | Reason::MaxSession);
-            if between && ends && self.context.says_goodbye() {
-                for packet in self.admission.disconnects() {
-                    frame::encode(&mut out, Opcode::Text, packet.as_bytes(), None);
-                }
-            }
-            frame::encode_close(&mut out, refusal::close_code(reason), reason.word(), None);
-        }
-        self.client.write_all(&out).await?;
-        self.client.flush().await?;
-        self.client.shutdown().await
-    }
-
-    /// Passes on the rest of the frame that is under way to the client, so that a close frame may follow.
-    /// Cancel safe: what is written is counted.
-    async fn finish_frame(&mut self) -> io::Result<()> {
-        let Self { down, client, upstream, .. } = self;
-        let mut buf = vec![0; BUFFER];
-        while !down.may_close() && !down.scanner.closing() {
-            poll_fn(|cx| down.drain(cx, client)).await?;
-            let left = usize::try_from(down.scanner.left()).unwrap_or(BUFFER).min(BUFFER);
-            let n = upstream.read(&mut buf[..left]).await?;
-            if n == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let found = down.scanner.scan(&buf[..n]);
-            down.pending.extend_from_slice(&buf[..found.pass]);
-        }
-        Ok(())
-    }
-}
-
-/// Waits until both sides have closed. Closing a socket with unread bytes would reset it, and the peer
-/// might lose the close frame.
-async fn linger(client: &mut Stream, upstream: &mut Stream) {
-    poll_fn(|cx| {
-        let client = discard(cx, client);
-        let upstream = discard(cx, upstream);
-        if client && upstream { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-}
-
-fn discard(cx: &mut Task<'_>, stream: &mut Stream) -> bool {
-    READ.with_borrow_mut(|buf| {
-        loop {
-            let mut read = ReadBuf::new(buf);
-            match Pin::new(&mut *stream).poll_read(cx, &mut read) {
-                Poll::Ready(Ok(())) if !read.filled().is_empty() => {}
-                Poll::Ready(_) => return true,
-                Poll::Pending => return false,
-            }
-        }
-    })
 }
 
 fn text_of(message: &Captured) -> Option<&str> {

@@ -30,6 +30,8 @@ pub struct Way {
     pub(super) heard: bool,
     pub(super) eof: bool,
     pub(super) done: bool,
+    /// The other way was closed: this one's close frame is the last thing that is written.
+    pub(super) last: bool,
 }
 
 pub enum Next {
@@ -61,6 +63,7 @@ impl Way {
             heard: false,
             eof: false,
             done: false,
+            last: false,
         }
     }
 
@@ -200,6 +203,9 @@ impl Way {
     }
 
     pub(super) fn write(&mut self, cx: &mut Task<'_>, to: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
+        if self.last && self.scanner.closed() {
+            bytes = &bytes[to.write_last(bytes)?..];
+        }
         while !bytes.is_empty() {
             match Pin::new(&mut *to).poll_write(cx, bytes)? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -214,6 +220,11 @@ impl Way {
             }
         }
         Ok(())
+    }
+
+    /// A close frame went by and nothing waits: this direction is over (RFC 6455 section 7.1.1).
+    pub(super) fn closed(&self) -> bool {
+        self.scanner.closed() && self.pending.is_empty() && !self.unflushed
     }
 
     /// True where a packet of the gate's own may be written behind what is pending.
