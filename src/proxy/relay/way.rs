@@ -127,7 +127,10 @@ impl Way {
                 continue;
             }
             if self.eof {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(|_| Fault::Writing)?;
+                // A close frame has said so already; the other side is the one that closes first.
+                if !self.scanner.closed() {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(|_| Fault::Writing)?;
+                }
                 self.done = true;
                 return Poll::Ready(Ok(()));
             }
