@@ -9,7 +9,7 @@ use crate::stream::Stream;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
-use http_body_util::{BodyExt, Either, Empty};
+use http_body_util::{BodyExt, Either, Full};
 use std::mem::MaybeUninit;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -90,7 +90,7 @@ fn upgrade(bytes: &Bytes, parsed: &httparse::Request<'_, '_>) -> Option<Request<
     if has_body || !headers.contains_key(header::UPGRADE) || headers.contains_key(header::EXPECT) {
         return None;
     }
-    let mut request = Request::new(Either::Right(Empty::new()));
+    let mut request = Request::new(Either::Right(Full::default()));
     *request.method_mut() = Method::GET;
     *request.version_mut() = Version::HTTP_11;
     *request.uri_mut() = Uri::from_maybe_shared(bytes.slice_ref(parsed.path?.as_bytes())).ok()?;

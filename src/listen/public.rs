@@ -6,6 +6,7 @@
 use crate::listen::accept;
 use crate::listen::door::Door;
 use crate::listen::front::{self, First};
+use crate::listen::requests::{self, Left};
 use crate::proxy::context::Context;
 use crate::proxy::gateway::{self, Connection};
 use crate::proxy::polling::Unseen;
@@ -89,17 +90,23 @@ async fn serve(context: Arc<Context>, mut stream: Stream, peer: IpAddr, stop: Ca
         () = stop.cancelled() => return,
     };
     match first {
+        First::Upgrade(request, read) => become_session(context, stream, peer, *request, read).await,
         // Boxed one by one: while a session lives, its task is no larger than what it still does.
-        First::Upgrade(request, read) => {
-            if let Some(session) = Box::pin(switch(context, stream, peer, *request, read)).await {
-                session.await;
+        First::Other(read) => match Box::pin(requests::serve(&context, stream, read, peer, &stop)).await {
+            Left::Upgrade(stream, request, read) => become_session(context, stream, peer, *request, read).await,
+            Left::Other(stream, read) => {
+                let patience = limits.write_timeout;
+                Box::pin(converse(context, Patient::new(read, stream, patience), peer, stop)).await;
             }
-        }
-        First::Other(read) => {
-            let patience = limits.write_timeout;
-            Box::pin(converse(context, Patient::new(read, stream, patience), peer, stop)).await;
-        }
+            Left::Closed => {}
+        },
         First::Closed => {}
+    }
+}
+
+async fn become_session(context: Arc<Context>, stream: Stream, peer: IpAddr, request: Request<Inbound>, read: Bytes) {
+    if let Some(session) = Box::pin(switch(context, stream, peer, request, read)).await {
+        session.await;
     }
 }
 

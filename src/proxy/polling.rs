@@ -19,7 +19,7 @@ use crate::session::registry::Entry;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Body;
 use secrecy::ExposeSecret;
 use std::sync::Arc;
@@ -264,6 +264,10 @@ async fn body(context: &Context, body: Inbound, limit: u64) -> Result<Bytes, Ans
     if body.size_hint().lower() > limit {
         return Err(too_large());
     }
+    let body = match body {
+        Either::Right(whole) => return Ok(whole.into_inner().unwrap_or_default()),
+        Either::Left(body) => body,
+    };
     let limited = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX));
     match timeout(context.config.limits.body_timeout, limited.collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),

@@ -7,14 +7,17 @@ use crate::reason::Reason;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
-use http_body_util::{Either, Empty, Full};
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 
 /// An answer's body: the gate's own, or a backend's as it comes.
 pub type Body = Either<Full<Bytes>, Incoming>;
 
-/// A request's body: none is read of one that asks for an upgrade.
-pub type Inbound = Either<Incoming, Empty<Bytes>>;
+/// Why a body breaks off.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request's body: as it comes, or whole.
+pub type Inbound = Either<Incoming, Full<Bytes>>;
 
 /// What the gate answers.
 pub type Answer = Response<Body>;
