@@ -15,6 +15,7 @@ const MAX_HEADERS: usize = 100;
 const MAX_DIGITS: usize = 7;
 
 /// What bytes begin with.
+#[allow(clippy::large_enum_variant)] // taken apart at once
 pub enum Head {
     /// Half a head.
     Partial,

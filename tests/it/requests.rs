@@ -446,3 +446,28 @@ async fn p54_engine_io_knows_get_post_and_options() {
     }
     assert_eq!(backend.requests().len(), 1);
 }
+
+#[tokio::test]
+async fn p04_requests_that_are_sent_together_are_answered_in_their_order() {
+    let backend = Backend::with(Script::default().plain(|head| {
+        let name = head.target.as_bytes();
+        [format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", name.len()).as_bytes(), name].concat()
+    }))
+    .await;
+    let gate = Gate::with(&backend, open).await;
+    let mut conn = gate.conn().await;
+    let host = "HTTP/1.1\r\nhost: gate.test\r\n";
+    // The chunked one is hyper's, and so is what follows it.
+    conn.write(format!(
+        "GET /open/a {host}\r\nPOST /open/b {host}content-length: 3\r\n\r\nabcGET /open/c {host}\r\n\
+         POST /open/d {host}transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /open/e {host}connection: close\r\n\r\n"
+    ))
+    .await;
+    for name in ["a", "b", "c", "d", "e"] {
+        let answer = conn.try_answer().await.unwrap();
+        assert_eq!((answer.status, answer.text()), (200, format!("/open/{name}")));
+        assert!(answer.header("date").is_some_and(|date| date.ends_with(" GMT") && date.len() == 29), "{answer:?}");
+        assert_eq!(answer.closes(), name == "e");
+    }
+    assert!(conn.rest().await.is_empty());
+}
