@@ -153,7 +153,7 @@ async fn p14_unknown_sids_are_limited_by_address_and_known_ones_are_not() {
         Ask::get(&format!("{POLLING}&sid=guess{n}")).with("x-forwarded-for", from).bearer(&token("mallory"))
     };
     let mut conn = gate.conn().await;
-    let mut statuses = Vec::new();
+    let (mut statuses, started) = (Vec::new(), std::time::Instant::now());
     for n in 0..300 {
         let answer = conn.ask(guess(n, "198.51.100.7")).await;
         match answer.status {
@@ -163,7 +163,9 @@ async fn p14_unknown_sids_are_limited_by_address_and_known_ones_are_not() {
         statuses.push(answer.status);
     }
     assert!(statuses[..100].iter().all(|s| *s == 400), "a hundred clients may come back at once");
-    assert!(statuses.iter().filter(|s| **s == 429).count() >= 100, "but nobody may go on guessing");
+    // One more every tenth of a second, however long this took.
+    let more = usize::try_from(started.elapsed().as_millis() / 100).unwrap() + 1;
+    assert!(statuses.iter().filter(|s| **s == 400).count() <= 100 + more, "but nobody may go on guessing");
     let upgrade = Ask { target: format!("{}guess", poller.upgrade_target()), ..Ask::upgrade("") };
     let answer = gate.ask(upgrade.with("x-forwarded-for", "198.51.100.7")).await;
     assert_eq!((answer.status, answer.closes()), (429, true));
