@@ -8,6 +8,7 @@ use crate::admin::routes::Admin;
 use crate::auth::assertion::Signer;
 use crate::auth::claims::HeaderMapping;
 use crate::auth::credential::Sources;
+use crate::auth::events::{self, Transmitter};
 use crate::auth::keys::{KeySet, KeyStore, Skipped};
 use crate::auth::revocation::Revocations;
 use crate::auth::rules::{IssuerRules, Material};
@@ -104,7 +105,11 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
     let Loaded { config, secrets, .. } = loaded;
     let wrong = |key: &str, what: String| BuildError::Config(format!("{key}: {what}"));
     let clock = Clock::default();
-    let (rules, store, sources) = issuers(&config, secrets.issuers, &clock)?;
+    let (mut rules, store, sources) = issuers(&config, secrets.issuers, &clock)?;
+    let transmitters = rules.split_off(config.issuer.len());
+    let tokens = secrets.transmitters.into_iter().chain(std::iter::repeat_with(|| None));
+    let transmitters = config.transmitter.iter().zip(transmitters).zip(tokens);
+    let transmitters = transmitters.map(|((section, rules), token)| Transmitter::new(section, rules, token)).collect();
     let credentials =
         Sources::parse(&config.credentials.sources).map_err(|all| wrong("credentials.sources", all.join("; ")))?;
     let mut mapping = HeaderMapping::compile(&config.identity.headers, &config.identity.claims)
@@ -128,7 +133,10 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
     let (revoker, sharing) = shared(revoker, &config, secrets.revocation.as_ref())?;
     let context = Context {
         rules: Rules { sources: credentials, forward: config.credentials.forward },
-        verifier: Verifier::new(rules, store.clone()).keeping(&mapping).refusing(revoker.table().clone()),
+        verifier: Verifier::new(rules, store.clone())
+            .keeping(&mapping)
+            .refusing(revoker.table().clone())
+            .hearing(transmitters),
         revoker,
         keys: KeyFetcher::start(sources),
         mapping,
@@ -170,14 +178,20 @@ fn shared(
 type Issuers = (Vec<IssuerRules>, KeyStore, Vec<KeySource>);
 
 fn issuers(config: &Config, secrets: Vec<Vec<SecretString>>, clock: &Clock) -> Result<Issuers, BuildError> {
-    let store = KeyStore::new(config.issuer.len());
+    let sections: Vec<_> =
+        config.issuer.iter().cloned().chain(config.transmitter.iter().map(events::keys_of)).collect();
+    let store = KeyStore::new(sections.len());
     let (mut rules, mut sources) = (Vec::new(), Vec::new());
     let secrets = secrets.into_iter().chain(std::iter::repeat_with(Vec::new));
-    for (index, (issuer, secrets)) in config.issuer.iter().zip(secrets).enumerate() {
-        let wrong = |key: &str, what: String| BuildError::Config(format!("issuer[{index}].{key}: {what}"));
+    for (index, (issuer, secrets)) in sections.iter().zip(secrets).enumerate() {
+        let at = match index.checked_sub(config.issuer.len()) {
+            None => format!("issuer[{index}]"),
+            Some(index) => format!("transmitter[{index}]"),
+        };
+        let wrong = |key: &str, what: String| BuildError::Config(format!("{at}.{key}: {what}"));
         let material = material(issuer, secrets).map_err(|(key, what)| wrong(key, what))?;
         let built = IssuerRules::build(issuer, &material).map_err(|problems| {
-            let all = problems.iter().map(|p| format!("issuer[{index}].{}: {}", p.key, p.message));
+            let all = problems.iter().map(|p| format!("{at}.{}: {}", p.key, p.message));
             BuildError::Config(all.collect::<Vec<_>>().join("\n"))
         })?;
         for skipped in &built.skipped {

@@ -4,6 +4,7 @@ pub mod assertion;
 pub mod cache;
 pub mod claims;
 pub mod credential;
+pub mod events;
 pub mod identity;
 pub mod jose;
 pub mod keys;

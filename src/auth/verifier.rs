@@ -2,6 +2,7 @@
 
 use crate::auth::cache::{Cache, Fingerprint};
 use crate::auth::claims::HeaderMapping;
+use crate::auth::events::Transmitter;
 use crate::auth::identity::{Claims, Identity};
 use crate::auth::jose::{Compact, Fault, shown};
 use crate::auth::keys::{Candidates, KeyStore, Loaded};
@@ -74,6 +75,7 @@ pub struct Verifier {
     /// Claims that identities keep; `None`: all.
     kept: Option<HeaderMapping>,
     revocations: Option<Revocations>,
+    transmitters: Vec<Transmitter>,
 }
 
 impl Verifier {
@@ -84,7 +86,7 @@ impl Verifier {
         PROVIDER.call_once(|| {
             let _installed = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
         });
-        Self { issuers, keys, cache: Cache::default(), kept: None, revocations: None }
+        Self { issuers, keys, cache: Cache::default(), kept: None, revocations: None, transmitters: Vec::new() }
     }
 
     /// Identities keep no other claims than this mapping reads.
@@ -97,6 +99,17 @@ impl Verifier {
     #[must_use]
     pub fn refusing(self, revocations: Revocations) -> Self {
         Self { revocations: Some(revocations), ..self }
+    }
+
+    /// These may tell of withdrawn rights; their keys stand behind those of the issuers.
+    #[must_use]
+    pub fn hearing(self, transmitters: Vec<Transmitter>) -> Self {
+        Self { transmitters, ..self }
+    }
+
+    /// Who may tell of withdrawn rights.
+    pub fn transmitters(&self) -> &[Transmitter] {
+        &self.transmitters
     }
 
     /// The rules, in the order of the configuration.

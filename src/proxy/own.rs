@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 const LOGOUT: &str = "/.siogate/backchannel-logout";
+const EVENTS: &str = "/.siogate/events";
 
 /// Bytes of a statement's request.
 const MAX_BODY: usize = 32 * 1024;
@@ -35,12 +36,17 @@ const MISTAKE_EVERY: Duration = Duration::from_millis(500);
 /// What is remembered of statements.
 pub struct Statements {
     logouts: Heard,
+    events: Heard,
     mistakes: Mutex<Budget>,
 }
 
 impl Default for Statements {
     fn default() -> Self {
-        Self { logouts: Heard::default(), mistakes: Mutex::new(Budget::new(MISTAKES, MISTAKE_EVERY)) }
+        Self {
+            logouts: Heard::default(),
+            events: Heard::default(),
+            mistakes: Mutex::new(Budget::new(MISTAKES, MISTAKE_EVERY)),
+        }
     }
 }
 
@@ -67,6 +73,7 @@ pub fn serves(path: &str) -> bool {
 pub async fn answer(context: &Context, peer: &Peer, request: Request<Inbound>) -> Answer {
     match request.uri().path() {
         LOGOUT if context.verifier.hears_logouts() => logout(context, peer, request).await,
+        EVENTS if context.verifier.hears_events() => events(context, peer, request).await,
         _ => own(not_found()),
     }
 }
@@ -75,7 +82,9 @@ pub async fn answer(context: &Context, peer: &Peer, request: Request<Inbound>) -
 async fn logout(context: &Context, peer: &Peer, request: Request<Inbound>) -> Answer {
     let client = peer.forwarded.client;
     let invalid = |refusal: Refusal| {
-        context.statements.mistaken(client);
+        if refusal.reason != Reason::KeysUnavailable {
+            context.statements.mistaken(client);
+        }
         context.metrics.refuse(refusal.reason.word());
         let (reason, detail) = (refusal.reason.word(), refusal.detail);
         tracing::info!(%client, reason, detail, "logout token refused");
@@ -116,6 +125,70 @@ async fn logout(context: &Context, peer: &Peer, request: Request<Inbound>) -> An
     own(response)
 }
 
+/// Push delivery of security events, RFC 8935.
+async fn events(context: &Context, peer: &Peer, request: Request<Inbound>) -> Answer {
+    let client = peer.forwarded.client;
+    let invalid = |refusal: Refusal| {
+        context.metrics.refuse(refusal.reason.word());
+        let (reason, detail) = (refusal.reason.word(), refusal.detail);
+        tracing::info!(%client, reason, detail, "security event refused");
+        if refusal.reason == Reason::KeysUnavailable {
+            // Nobody's mistake: it is to be sent again.
+            return own(refusal::response(refusal.reason));
+        }
+        context.statements.mistaken(client);
+        let said = json!({"err": event_error(refusal.reason), "description": refusal.reason.message()});
+        own(refusal::json(StatusCode::BAD_REQUEST, said.to_string()))
+    };
+    let bearer = bearer(request.headers());
+    let body = match body(context, peer, request, "application/secevent+jwt").await {
+        Ok(body) => body,
+        Err(answer) => return *answer,
+    };
+    let Ok(token) = std::str::from_utf8(&body) else { return invalid(malformed("the body is not UTF-8")) };
+    let remember = context.config.revocation.remember.as_secs();
+    let judge = || context.verifier.event(token.trim(), bearer.as_deref(), remember, context.clock.unix());
+    let news = match judge() {
+        Err(Refusal { need_key: Some(need), .. }) => {
+            context.keys.want(need.issuer, need.kid.as_deref()).await;
+            judge()
+        }
+        other => other,
+    };
+    let news = match news {
+        Ok(news) => news,
+        Err(refusal) => return invalid(refusal),
+    };
+    let mut ended = 0;
+    if context.statements.events.first(news.index, &news.statement, context.clock.unix()) {
+        for revocation in &news.revocations {
+            ended += context.revoker.take(revocation, Origin::Events).ended;
+        }
+    }
+    tracing::debug!(%client, withdrawn = news.revocations.len(), ended, "security event taken");
+    let mut response = refusal::json(StatusCode::ACCEPTED, String::new());
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    own(response)
+}
+
+/// RFC 8935 section 2.4.
+fn event_error(reason: Reason) -> &'static str {
+    match reason {
+        Reason::IssuerUnknown => "invalid_issuer",
+        Reason::AudienceMismatch => "invalid_audience",
+        Reason::KeyUnknown | Reason::SignatureInvalid | Reason::AlgorithmNotAllowed => "invalid_key",
+        Reason::CredentialMissing => "authentication_failed",
+        _ => "invalid_request",
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (given.next(), given.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+}
+
 fn malformed(detail: impl Into<String>) -> Refusal {
     Refusal { reason: Reason::CredentialMalformed, detail: detail.into(), need_key: None }
 }
@@ -138,7 +211,9 @@ async fn body(context: &Context, peer: &Peer, request: Request<Inbound>, kind: &
     let client = peer.forwarded.client;
     let refuse = |status, said: &str| {
         context.statements.mistaken(client);
-        let said = json!({"error": "invalid_request", "error_description": said});
+        // In the words of OAuth and of RFC 8935.
+        let word = "invalid_request";
+        let said = json!({"error": word, "error_description": said, "err": word, "description": said});
         Box::new(own(refusal::json(status, said.to_string())))
     };
     if request.method() != Method::POST {

@@ -25,4 +25,5 @@ mod requests;
 mod revocation;
 mod secrets;
 mod sids;
+mod signals;
 mod stores;

@@ -107,7 +107,12 @@ impl Key {
     }
 
     pub fn sign(&self, claims: &Value) -> String {
-        signed(json!({"alg": self.alg(), "typ": "JWT", "kid": self.kid}), claims, |message| {
+        self.typed("JWT", claims)
+    }
+
+    /// Of another type.
+    pub fn typed(&self, typ: &str, claims: &Value) -> String {
+        signed(json!({"alg": self.alg(), "typ": typ, "kid": self.kid}), claims, |message| {
             let random = SystemRandom::new();
             match &self.pair {
                 Pair::P256(pair) => pair.sign(&random, message).unwrap().as_ref().to_vec(),

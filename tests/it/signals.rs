@@ -1,0 +1,77 @@
+//! Shared Signals from outside: what a transmitter is answered, and what happens to the sockets.
+
+use crate::support::backend::Backend;
+use crate::support::client::Ask;
+use crate::support::gate::Gate;
+use crate::support::poller::{POLLING, Poller, WEBSOCKET};
+use crate::support::tokens::{ISSUER, Key, now, token};
+use serde_json::{Value, json};
+use siogate::config::model::revocation::Transmitter;
+use siogate::config::model::{Config, OnReject};
+use std::path::Path;
+
+const PATH: &str = "/.siogate/events";
+const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+
+fn with_transmitter(config: &mut Config, dir: &Path, key: &Key) {
+    let file = dir.join("signals.json");
+    std::fs::write(&file, json!({"keys": [key.jwk()]}).to_string()).unwrap();
+    config.socketio.on_reject = OnReject::Http;
+    config.transmitter = vec![Transmitter {
+        issuer: "https://signals.test/".into(),
+        jwks_file: Some(file),
+        audience: vec!["gate".into()],
+        speaks_for: vec![ISSUER.into()],
+        ..Transmitter::default()
+    }];
+}
+
+fn event(key: &Key, changes: Value) -> Ask {
+    let subject = json!({"format": "iss_sub", "iss": ISSUER, "sub": "alice"});
+    let mut said = json!({"iss": "https://signals.test/", "aud": "gate", "iat": now(), "jti": "e1", "sub_id": subject});
+    said["events"] = json!({ REVOKED: {} });
+    said.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    Ask::post(PATH, key.typed("secevent+jwt", &said)).but("content-type", "application/secevent+jwt")
+}
+
+#[tokio::test]
+async fn a_session_revoked_elsewhere_ends_here() {
+    let (backend, dir, key) = (Backend::start().await, tempfile::tempdir().unwrap(), Key::es256("k1"));
+    let gate = Gate::with(&backend, |config| with_transmitter(config, dir.path(), &key)).await;
+    let (alice, bob) = (token("alice"), token("bob"));
+    let (mut ws, _) = gate.session(Ask::upgrade(WEBSOCKET).bearer(&alice)).await;
+    let bob = Poller::connected(&gate, &bob).await;
+    for _ in 0..2 {
+        let answer = gate.ask(event(&key, json!({})).with("origin", "https://evil.test")).await;
+        assert_eq!((answer.status, answer.body.len()), (202, 0), "{answer:?}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+    }
+    assert_eq!(ws.closed().await, (4401, "revoked".into()));
+    assert_eq!(gate.ask(Ask::get(POLLING).bearer(&alice)).await.reason(), "revoked");
+    assert_eq!(bob.post("42[1]").await.text(), "ok");
+}
+
+#[tokio::test]
+async fn what_is_not_believed_is_answered_in_the_words_of_rfc_8935() {
+    let (backend, dir, key) = (Backend::start().await, tempfile::tempdir().unwrap(), Key::es256("k1"));
+    let gate = Gate::with(&backend, |config| with_transmitter(config, dir.path(), &key)).await;
+    let inside = Poller::connected(&gate, &token("alice")).await;
+    let good = event(&key, json!({}));
+    for (what, ask, word) in [
+        ("another issuer", event(&key, json!({"iss": "https://other.test/"})), "invalid_issuer"),
+        ("another audience", event(&key, json!({"aud": "other"})), "invalid_audience"),
+        ("another key", event(&Key::es256("k1"), json!({})), "invalid_key"),
+        ("an unknown key", event(&Key::es256("k2"), json!({})), "invalid_key"),
+        ("no events", event(&key, json!({"events": 1})), "invalid_request"),
+        ("no token", Ask { body: b"x".to_vec(), ..good.clone() }.but("content-length", "1"), "invalid_request"),
+        ("another type", good.clone().but("content-type", "application/json"), "invalid_request"),
+    ] {
+        let answer = gate.ask(ask).await;
+        assert_eq!((answer.status, &answer.json()["err"]), (400, &json!(word)), "{what} {answer:?}");
+        assert!(answer.json()["description"].is_string(), "{what}");
+    }
+    assert_eq!(inside.post("42[1]").await.text(), "ok");
+    // Where nobody may tell, nobody is listened to.
+    let deaf = Gate::of(&backend).await;
+    assert_eq!(deaf.ask(good).await.status, 404);
+}
