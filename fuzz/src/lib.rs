@@ -9,12 +9,15 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::SecretString;
 use siogate::auth::credential::{Found, Sources as Credentials};
+use siogate::auth::events::{Transmitter, keys_of};
 use siogate::auth::jose::{self, Algorithm, Compact};
 use siogate::auth::keys::{KeySet, KeyStore};
+use siogate::auth::revocation::{Kind, message};
 use siogate::auth::rules::{IssuerRules, Material};
 use siogate::auth::verifier::Verifier;
 use siogate::config::load::{self, Override, Sources};
 use siogate::config::model::Issuer;
+use siogate::config::model::revocation::{Logout, Transmitter as Signals};
 use siogate::protocol::engineio::{Open, Packet, Version};
 use siogate::protocol::forwarded;
 use siogate::protocol::frame::{FrameError, Writer};
@@ -41,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     ("path", path),
     ("edge", edge),
     ("jwt", jwt),
+    ("statement", statement),
     ("jwks", jwks),
     ("credential", credential),
     ("backend", backend),
@@ -245,6 +249,62 @@ pub fn jwt(data: &[u8]) {
         assert!(identity.ends_at > NOW && !identity.subject.is_empty());
         let text = String::from_utf8_lossy(claims);
         assert!(text.contains("exp") || text.contains('\\'), "{text}");
+    }
+}
+
+/// One issuer that may log out, by the shared secret, and a transmitter that speaks for it.
+fn hearer() -> &'static Verifier {
+    static HEARER: OnceLock<Verifier> = OnceLock::new();
+    HEARER.get_or_init(|| {
+        let logout = Logout { audience: vec!["client".into()], ..Logout::default() };
+        let issuer = Issuer {
+            issuer: Some("i".into()),
+            secret_env: Some("SECRET".into()),
+            algorithms: vec!["HS256".into()],
+            logout: Some(logout),
+            ..Issuer::default()
+        };
+        let signals = Signals {
+            issuer: "t".into(),
+            audience: vec!["gate".into()],
+            algorithms: vec!["HS256".into()],
+            speaks_for: vec!["i".into()],
+            ..Signals::default()
+        };
+        let (keys, mut rules) = (KeyStore::new(2), Vec::new());
+        let material = Material::Secrets(vec![SecretString::from(SECRET)]);
+        for (index, section) in [issuer, keys_of(&signals)].iter().enumerate() {
+            let built = IssuerRules::build(section, &material).expect("good rules");
+            keys.replace(index, built.keys.expect("a key"), NOW);
+            rules.push(built.rules);
+        }
+        let transmitter = Transmitter::new(&signals, rules.pop().expect("two"), None);
+        Verifier::new(rules, keys).hearing(vec![transmitter])
+    })
+}
+
+/// Claims that are signed as a logout token and as a security event withdraw no more than the issuer's own, and
+/// nothing that is issued later; neither is ever a credential. What replicas tell each other is read back as it was.
+pub fn statement(data: &[u8]) {
+    for typ in ["logout+jwt", "secevent+jwt"] {
+        let header = format!(r#"{{"alg":"HS256","typ":"{typ}"}}"#);
+        let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(data));
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()), input.as_bytes());
+        let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()));
+        let logout = hearer().logout(&token, 60, NOW).map(|logout| logout.revocations());
+        let event = hearer().event(&token, None, 60, NOW).map(|news| news.revocations);
+        assert!(hearer().verify(&token, NOW).is_err());
+        for revocation in logout.into_iter().chain(event).flatten() {
+            assert!(*revocation.issuer == *"i" && !revocation.value.is_empty());
+            let forever = matches!(revocation.kind, Kind::Sid | Kind::Token);
+            assert!(forever || revocation.not_before <= NOW + 300);
+            let text = message::write(&revocation);
+            assert_eq!(message::read(text.as_bytes(), NOW), Ok(revocation));
+        }
+    }
+    if let Ok(revocation) = message::read(data, NOW) {
+        let text = message::write(&revocation);
+        assert_eq!(message::read(text.as_bytes(), NOW), Ok(revocation));
     }
 }
 
