@@ -61,6 +61,9 @@ const REDIS_PATIENCE: Duration = Duration::from_secs(2);
 /// For so long the doors stay closed at start until it is known what the other replicas have revoked.
 const FIRST_NEWS: Duration = Duration::from_secs(2);
 
+/// At the end it is waited for so long until the other replicas know everything.
+const LAST_NEWS: Duration = Duration::from_secs(1);
+
 /// After a drain's end, what is left is torn down within this time.
 const TEAR_DOWN: Duration = Duration::from_secs(3);
 
@@ -301,7 +304,7 @@ impl App {
         let stop = CancellationToken::new();
         let mut own = JoinSet::new();
         own.spawn(reaper::run(context.registry.clone(), context.clock.clone()));
-        own.spawn(note_stale_keys(context.clone(), self.parts.store.clone()));
+        own.spawn(note_the_time(context.clone(), self.parts.store.clone()));
         let _probe = context.config.socketio.probe.then(|| {
             let (path, patience) = (&context.config.socketio.path, context.config.upstream.connect_timeout);
             Probe::start(context.pool.clone(), path, context.timings.clone(), patience)
@@ -343,6 +346,7 @@ impl App {
             () = force => tracing::warn!("forced"),
         }
         stop_admin.cancel();
+        tell_others(&context).await;
         tracing::info!("stopped");
     }
 }
@@ -373,11 +377,25 @@ async fn show_out(context: &Context, within: Duration) {
     }
 }
 
-/// Keys may be used for `max_stale` from the first failed fetch on; the store has to know of it.
-async fn note_stale_keys(context: Arc<Context>, store: KeyStore) {
+/// What was revoked a moment ago must not be forgotten with this process.
+async fn tell_others(context: &Context) {
+    let told = async {
+        while context.revoker.is_ahead() {
+            sleep(TICK).await;
+        }
+    };
+    if timeout(LAST_NEWS, told).await.is_err() {
+        tracing::warn!("the other replicas were not told of everything that was revoked here");
+    }
+}
+
+/// Keys may be used for `max_stale` from the first failed fetch on; the store has to know of it. And what was revoked is
+/// forgotten in its time.
+async fn note_the_time(context: Arc<Context>, store: KeyStore) {
     let mut every = interval(Duration::from_secs(1));
     loop {
         every.tick().await;
+        context.revoker.table().purge(context.clock.unix());
         for status in context.keys.status() {
             if status.failures > 0 {
                 store.fail(status.index, context.clock.unix());

@@ -5,6 +5,7 @@ use crate::session::clock::Clock;
 use crate::session::registry::Registry;
 use crate::telemetry::metrics::{Metrics, Revoked};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 /// Who asked for it.
@@ -49,12 +50,14 @@ pub struct Revoker {
     metrics: Arc<Metrics>,
     /// To the other replicas.
     others: Option<mpsc::Sender<Revocation>>,
+    taken: AtomicU64,
+    told: AtomicU64,
 }
 
 impl Revoker {
     /// Over this table and these sessions.
     pub fn new(table: Revocations, registry: Registry, clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Self { table, registry, clock, metrics, others: None }
+        Self { table, registry, clock, metrics, others: None, taken: AtomicU64::new(0), told: AtomicU64::new(0) }
     }
 
     /// What is taken here goes to others, too. Should they be so many that it has no place, they find it in the table.
@@ -85,6 +88,7 @@ impl Revoker {
         }
         if let Some(others) = self.others.as_ref().filter(|_| origin != Origin::Replica) {
             let _full = others.try_send(revocation.clone());
+            self.taken.fetch_add(1, Ordering::AcqRel);
         }
         let ended = self.registry.revoke(revocation);
         let kind = revocation.kind.name();
@@ -101,6 +105,21 @@ impl Revoker {
             "revoked"
         );
         Taken { ended, new }
+    }
+
+    /// How many were taken here for the others.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Acquire)
+    }
+
+    /// The others know the first so many of them.
+    pub fn told(&self, count: u64) {
+        self.told.fetch_max(count, Ordering::AcqRel);
+    }
+
+    /// Whether the others do not know yet what was taken here.
+    pub fn is_ahead(&self) -> bool {
+        self.told.load(Ordering::Acquire) < self.taken()
     }
 
     /// Another replica said something that is no revocation.

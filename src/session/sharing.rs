@@ -81,6 +81,7 @@ impl Sharing {
         let shelf = Shelf { redis, prefix, channel, revoker };
         let mut batch = Vec::new();
         loop {
+            let count = shelf.revoker.taken();
             let mut levelled = pin!(shelf.level());
             let mut done = false;
             let mut again = pin!(sleep_until(Instant::now() + AGAIN));
@@ -96,6 +97,10 @@ impl Sharing {
                             return error.to_string();
                         }
                         batch.clear();
+                        let count = shelf.revoker.taken();
+                        if taken.is_empty() && !full {
+                            shelf.revoker.told(count);
+                        }
                         // Some found no place.
                         if full {
                             break;
@@ -104,6 +109,7 @@ impl Sharing {
                     result = levelled.as_mut(), if !done => match result {
                         Ok(keys) => {
                             done = true;
+                            shelf.revoker.told(count);
                             shelf.revoker.shared(true);
                             if !level.send_replace(true) {
                                 tracing::info!(redis = shelf.redis.shown(), keys, "revocations are shared");

@@ -3,12 +3,13 @@
 use crate::support::backend::Backend;
 use crate::support::client::{Answer, Ask, Conn};
 use crate::support::gate::Gate;
+use crate::support::jwks::{Keys, Mood};
 use crate::support::poller::{POLLING, Poller, WEBSOCKET};
-use crate::support::tokens::{ISSUER, changed, hs256, now, tampered, token, typed};
+use crate::support::tokens::{AUDIENCE, ISSUER, Key, changed, claims, hs256, now, tampered, token, typed};
 use crate::support::until;
 use serde_json::{Value, json};
 use siogate::config::model::revocation::Logout;
-use siogate::config::model::{Config, OnReject, Route, RouteAuth};
+use siogate::config::model::{Config, Issuer, OnReject, Route, RouteAuth};
 
 const PATH: &str = "/.siogate/backchannel-logout";
 
@@ -72,6 +73,33 @@ async fn a_logout_ends_the_sockets_of_the_login_and_its_tokens_stay_out() {
     assert_eq!(gate.ask(Ask::get(POLLING).bearer(&two)).await.reason(), "logged_out");
     assert_eq!(other_login.get().await.reason(), "logged_out");
     assert_eq!(bob.post("42[1]").await.text(), "ok");
+}
+
+#[tokio::test]
+async fn j27_a_logout_that_is_signed_with_a_new_key_is_believed_once_the_key_is_fetched() {
+    let backend = Backend::start().await;
+    let (old, new) = (Key::es256("old"), Key::es256("new"));
+    let keys = Keys::start(Mood::Body(json!({"keys": [old.jwk()]}).to_string())).await;
+    let gate = Gate::with(&backend, |config| {
+        with_logout(config);
+        let logout = config.issuer[0].logout.take();
+        config.issuer = vec![Issuer {
+            issuer: Some(ISSUER.into()),
+            jwks_url: Some(keys.url.clone()),
+            audience: vec![AUDIENCE.into()],
+            algorithms: vec!["ES256".into()],
+            logout,
+            ..Issuer::default()
+        }];
+    })
+    .await;
+    until("the keys are there", || gate.context.keys.ready()).await;
+    let (mut ws, _) = gate.session(Ask::upgrade(WEBSOCKET).bearer(&old.sign(&claims("alice")))).await;
+    keys.mood(Mood::Body(json!({"keys": [new.jwk()]}).to_string()));
+    let token = new.typed("logout+jwt", &said(json!({"sub": "alice"})));
+    let answer = gate.ask(form(&format!("logout_token={token}"))).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(ws.closed().await, (4401, "logged_out".into()));
 }
 
 #[tokio::test]

@@ -115,6 +115,24 @@ async fn p40_what_is_revoked_while_redis_is_away_is_not_lost() {
 }
 
 #[tokio::test]
+async fn p40_what_is_revoked_at_the_last_moment_is_told() {
+    if !installed() {
+        return;
+    }
+    let (backend, redis) = (Backend::start().await, Server::start().await);
+    let (one, old) = (gate(&backend, &redis).await, token("alice"));
+    shares(&one).await;
+    for n in 0..200 {
+        revoke(&one, json!({"jti": format!("t{n}")})).await;
+    }
+    revoke(&one, json!({"subject": "alice"})).await;
+    one.stop().await;
+    let two = gate(&backend, &redis).await;
+    assert_eq!(two.ask(Ask::get(POLLING).bearer(&old)).await.reason(), "revoked");
+    assert_eq!(two.context.revoker.table().len(), 201);
+}
+
+#[tokio::test]
 async fn a_redis_that_is_not_there_at_start_keeps_nobody_out_for_long() {
     if !installed() {
         return;
