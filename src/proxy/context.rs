@@ -135,7 +135,12 @@ impl Context {
         stay.admit(User::of(identity), end);
         stay.trace(identity, end.wall_ms / 1000);
         // Only now: a revocation that came earlier stands in the table, a later one finds the session (L06).
-        self.revoker.table().find(identity, self.clock.unix()).map_or(Ok(()), Err)
+        self.withdrawn(identity).map_or(Ok(()), Err)
+    }
+
+    /// Why this identity's right counts no more, where it was withdrawn before its end.
+    pub fn withdrawn(&self, identity: &Identity) -> Option<Reason> {
+        self.revoker.table().find(identity, self.clock.unix())
     }
 
     /// What operators are told of a session that begins now.
