@@ -253,6 +253,11 @@ fn signer(config: &Config) -> Result<Option<Signer>, BuildError> {
 }
 
 impl Parts {
+    /// How replicas share revocations, where they do.
+    pub fn sharing(&self) -> Option<&Sharing> {
+        self.sharing.as_ref()
+    }
+
     /// Opens the doors.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("dev", &["config"]),
-    ("cli", &["app", "auth", "config", "dev", "proxy", "upstream"]),
+    ("cli", &["app", "auth", "config", "dev", "proxy", "session", "upstream"]),
     ("main", &["cli"]),
 ];
 

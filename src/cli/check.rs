@@ -5,6 +5,7 @@ use crate::cli::args::ConfigArgs;
 use crate::cli::failure::Failure;
 use crate::config::load;
 use crate::proxy::context::Context;
+use crate::session::sharing::Sharing;
 use crate::upstream::dial::{self, DialError};
 use crate::upstream::head::DialHead;
 use crate::upstream::pool::Backend;
@@ -15,10 +16,10 @@ use tokio::time::{Instant, timeout};
 /// Key servers have so long to answer.
 const KEYS: Duration = Duration::from_secs(15);
 
-/// Prints everything that is wrong, fetches the keys, and dials every backend once.
+/// Prints everything that is wrong, fetches the keys, asks the Redis of replicas, and dials every backend once.
 ///
 /// # Errors
-/// [`Failure::Config`] with every problem; [`Failure::Told`] where keys or backends are out of reach.
+/// [`Failure::Config`] with every problem; [`Failure::Told`] where keys, Redis or backends are out of reach.
 pub async fn check(args: &ConfigArgs) -> Result<(), Failure> {
     let loaded = load::load(&args.sources())?;
     for warning in &loaded.warnings {
@@ -27,8 +28,9 @@ pub async fn check(args: &ConfigArgs) -> Result<(), Failure> {
     let parts = app::build(loaded)?;
     println!("configuration: ok");
     let keys = check_keys(&parts.context).await;
+    let shared = check_shared(parts.sharing()).await;
     let backends = check_backends(&parts.context).await;
-    if keys && backends { Ok(()) } else { Err(Failure::Told) }
+    if keys && shared && backends { Ok(()) } else { Err(Failure::Told) }
 }
 
 async fn check_keys(context: &Context) -> bool {
@@ -48,6 +50,13 @@ async fn check_keys(context: &Context) -> bool {
         }
     }
     fine
+}
+
+async fn check_shared(sharing: Option<&Sharing>) -> bool {
+    let Some(sharing) = sharing else { return true };
+    let (place, answer) = sharing.ping().await;
+    println!("revocations by {place}: {}", answer.as_ref().map_or_else(ToString::to_string, |()| "ok".into()));
+    answer.is_ok()
 }
 
 async fn check_backends(context: &Context) -> bool {

@@ -52,6 +52,11 @@ impl Sharing {
         self.level.subscribe()
     }
 
+    /// Where that is, and whether it answers.
+    pub async fn ping(&self) -> (&str, Result<(), Unavailable>) {
+        (self.redis.shown(), self.redis.ping().await)
+    }
+
     /// Runs for as long as it is polled.
     pub async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
