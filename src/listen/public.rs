@@ -83,30 +83,33 @@ async fn secure(tls: TlsAcceptor, stream: Stream, handshakes: &Semaphore) -> Opt
     }
 }
 
-async fn serve(context: Arc<Context>, mut stream: Stream, peer: IpAddr, stop: CancellationToken) {
-    let limits = &context.config.limits;
-    let first = tokio::select! {
-        first = front::first(&mut stream, limits.max_header_size.max(MIN_BUFFER), limits.header_timeout) => first,
-        () = stop.cancelled() => return,
-    };
-    match first {
-        First::Upgrade(request, read) => become_session(context, stream, peer, *request, read).await,
-        // Boxed one by one: while a session lives, its task is no larger than what it still does.
-        First::Other(read) => match Box::pin(requests::serve(&context, stream, read, peer, &stop)).await {
-            Left::Upgrade(stream, request, read) => become_session(context, stream, peer, *request, read).await,
-            Left::Other(stream, read) => {
-                let patience = limits.write_timeout;
-                Box::pin(converse(context, Patient::new(read, stream, patience), peer, stop)).await;
-            }
-            Left::Closed => {}
-        },
-        First::Closed => {}
+/// Serves a connection. While it carries a session its task is no larger than what the session needs: what came
+/// before is gone.
+async fn serve(context: Arc<Context>, stream: Stream, peer: IpAddr, stop: CancellationToken) {
+    if let Some(session) = Box::pin(begin(context, stream, peer, stop)).await {
+        session.await;
     }
 }
 
-async fn become_session(context: Arc<Context>, stream: Stream, peer: IpAddr, request: Request<Inbound>, read: Bytes) {
-    if let Some(session) = Box::pin(switch(context, stream, peer, request, read)).await {
-        session.await;
+/// HTTP, until it ends or becomes a session. Boxed one by one, for the same reason.
+async fn begin(context: Arc<Context>, mut stream: Stream, peer: IpAddr, stop: CancellationToken) -> Option<Running> {
+    let limits = &context.config.limits;
+    let first = tokio::select! {
+        first = front::first(&mut stream, limits.max_header_size.max(MIN_BUFFER), limits.header_timeout) => first,
+        () = stop.cancelled() => return None,
+    };
+    match first {
+        First::Upgrade(request, read) => Box::pin(switch(context, stream, peer, *request, read)).await,
+        First::Other(read) => match Box::pin(requests::serve(&context, stream, read, peer, &stop)).await {
+            Left::Upgrade(stream, request, read) => Box::pin(switch(context, stream, peer, *request, read)).await,
+            Left::Other(stream, read) => {
+                let patience = limits.write_timeout;
+                Box::pin(converse(context, Patient::new(read, stream, patience), peer, stop)).await;
+                None
+            }
+            Left::Closed => None,
+        },
+        First::Closed => None,
     }
 }
 

@@ -52,7 +52,8 @@ impl Way {
         let rescan = !carry.is_empty();
         Self {
             scanner,
-            carry,
+            // An empty one may still hold the kilobyte that it was read into.
+            carry: if rescan { carry } else { Vec::new() },
             rescan,
             waiting: false,
             pending,
