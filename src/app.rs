@@ -22,6 +22,7 @@ use crate::listen::door::Door;
 use crate::listen::{private, public, tls};
 use crate::protocol::origin::Origins;
 use crate::proxy::context::Context;
+use crate::proxy::keeper::{self, Keeper};
 use crate::proxy::own::Statements;
 use crate::reason::Reason;
 use crate::session::clock::Clock;
@@ -36,6 +37,7 @@ use crate::upstream::jwks::{KeyFetcher, KeySource};
 use crate::upstream::pool::Pool;
 use crate::upstream::probe::Probe;
 use crate::upstream::timings::Timings;
+use crate::vouch::Vouchers;
 use secrecy::SecretString;
 use std::future::Future;
 use std::sync::Arc;
@@ -108,13 +110,16 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
     let Loaded { config, secrets, .. } = loaded;
     let wrong = |key: &str, what: String| BuildError::Config(format!("{key}: {what}"));
     let clock = Clock::default();
-    let (mut rules, store, sources) = issuers(&config, secrets.issuers, &clock)?;
+    let (mut rules, store, sources) = issuers(&config, &secrets.issuers, &clock)?;
     let transmitters = rules.split_off(config.issuer.len());
-    let tokens = secrets.transmitters.into_iter().chain(std::iter::repeat_with(|| None));
+    let tokens = secrets.transmitters.iter().cloned().chain(std::iter::repeat_with(|| None));
     let transmitters = config.transmitter.iter().zip(transmitters).zip(tokens);
     let transmitters = transmitters.map(|((section, rules), token)| Transmitter::new(section, rules, token)).collect();
-    let credentials =
+    let mut credentials =
         Sources::parse(&config.credentials.sources).map_err(|all| wrong("credentials.sources", all.join("; ")))?;
+    for (index, store) in config.session_store.iter().enumerate() {
+        credentials = credentials.with_session(&store.cookie, index, store.forward);
+    }
     let mut mapping = HeaderMapping::compile(&config.identity.headers, &config.identity.claims)
         .map_err(|all| wrong("identity.headers", all.join("; ")))?;
     // The default names are what backends are taught to trust: nobody may send them, mapped or not.
@@ -134,7 +139,10 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
     let revocations = Revocations::new(config.revocation.max_entries);
     let revoker = Revoker::new(revocations, registry.clone(), clock.clone(), metrics.clone());
     let (revoker, sharing) = shared(revoker, &config, secrets.revocation.as_ref())?;
+    let vouchers = Vouchers::build(&config, &secrets, &mapping, &metrics).map_err(|(key, why)| wrong(&key, why))?;
     let context = Context {
+        vouchers,
+        keeper: Keeper::default(),
         rules: Rules { sources: credentials, forward: config.credentials.forward },
         verifier: Verifier::new(rules, store.clone())
             .keeping(&mapping)
@@ -180,12 +188,12 @@ fn shared(
 
 type Issuers = (Vec<IssuerRules>, KeyStore, Vec<KeySource>);
 
-fn issuers(config: &Config, secrets: Vec<Vec<SecretString>>, clock: &Clock) -> Result<Issuers, BuildError> {
+fn issuers(config: &Config, secrets: &[Vec<SecretString>], clock: &Clock) -> Result<Issuers, BuildError> {
     let sections: Vec<_> =
         config.issuer.iter().cloned().chain(config.transmitter.iter().map(events::keys_of)).collect();
     let store = KeyStore::new(sections.len());
     let (mut rules, mut sources) = (Vec::new(), Vec::new());
-    let secrets = secrets.into_iter().chain(std::iter::repeat_with(Vec::new));
+    let secrets = secrets.iter().cloned().chain(std::iter::repeat_with(Vec::new));
     for (index, (issuer, secrets)) in sections.iter().zip(secrets).enumerate() {
         let at = match index.checked_sub(config.issuer.len()) {
             None => format!("issuer[{index}]"),
@@ -309,6 +317,7 @@ impl App {
         let stop = CancellationToken::new();
         let mut own = JoinSet::new();
         own.spawn(reaper::run(context.registry.clone(), context.clock.clone()));
+        own.spawn(keeper::run(context.clone()));
         own.spawn(note_the_time(context.clone(), self.parts.store.clone()));
         let _probe = context.config.socketio.probe.then(|| {
             let (path, patience) = (&context.config.socketio.path, context.config.upstream.connect_timeout);

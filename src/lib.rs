@@ -7,7 +7,7 @@
 //!  7  listen/                    TCP, TLS, HTTP: the public door, the private door
 //!  6  proxy/       admin/        the engines: move bytes, obey verdicts | health, metrics
 //!  5  session/                   who is inside now, until when, how to show them out
-//!  4  gate/                      THE HEART: one session's packets in, one verdict out (no IO, no clock)
+//!  4  gate/         vouch/       THE HEART: packets in, one verdict out (no IO, no clock) | who is asked about users
 //!  3  upstream/     store/       everything we dial: backends, key servers | a Redis
 //!  2  auth/                      token -> identity (no IO, no clock)
 //!  1  protocol/ config/ telemetry/ reason stream      street level: import nothing of ours but the cellar
@@ -35,3 +35,4 @@ pub mod store;
 pub mod stream;
 pub mod telemetry;
 pub mod upstream;
+pub mod vouch;

@@ -13,12 +13,14 @@ pub mod gets;
 pub mod handshake;
 pub mod headers;
 pub mod http;
+pub mod keeper;
 pub mod own;
 pub mod polling;
 pub mod refusal;
 pub mod relay;
 pub mod reply;
 pub mod takeover;
+pub mod timers;
 pub mod upgrade;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use siogate::config::load::{Sources, load};
 use siogate::config::model::revocation::{Logout, Transmitter};
+use siogate::config::model::vouchers::{Callout, Introspection, SessionStore};
 use siogate::config::model::{Assertion, Config, Issuer, Route, RouteAuth};
 use siogate::config::secret::Environment;
 use siogate::config::shape::{Path as Key, Shape};
@@ -25,6 +26,7 @@ fn sources(file: &Path) -> Sources {
     let variables = [
         ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
         ("SIOGATE_OLD_SECRET", "fedcba9876543210fedcba9876543210"),
+        ("SESSION_SECRET", "the secret of the application"),
         ("SHORT_SECRET", "secret"),
         ("EMPTY_SECRET", ""),
         ("ADMIN_TOKEN", "0123456789abcdef"),
@@ -129,6 +131,20 @@ fn the_examples_of_the_sample_parse_and_show_the_defaults_there_are() {
     assert_eq!(transmitter.max_age, Transmitter::default().max_age);
     assert!(keys.jwks_file.is_some() && keys.key_file.is_some());
     assert!(secret.secret_env.is_some() && secret.secret_file.is_some());
+    let [mut store] = <[_; 1]>::try_from(config.session_store).unwrap();
+    (store.redis_url, store.redis_url_env, store.redis_ca_file) = (None, None, None);
+    store.secret_env.clear();
+    store.claims.clear();
+    assert_eq!(store, SessionStore::default());
+    let [mut endpoint] = <[_; 1]>::try_from(config.introspection).unwrap();
+    (endpoint.client_secret_env, endpoint.client_secret_file, endpoint.ca_file) = (None, None, None);
+    let Introspection { url, issuer, client_id, .. } = Introspection::default();
+    (endpoint.url, endpoint.issuer, endpoint.client_id) = (url, issuer, client_id);
+    assert_eq!(endpoint, Introspection::default());
+    let [mut callout] = <[_; 1]>::try_from(config.callout).unwrap();
+    (callout.url, callout.subject_header, callout.ca_file) = (String::new(), None, None);
+    callout.claims_from_headers.clear();
+    assert_eq!(callout, Callout::default());
     let mut assertion = config.identity.assertion.unwrap();
     assertion.key_file = None;
     assert_eq!(assertion, Assertion::default());

@@ -8,6 +8,7 @@
 use serde_json::{Map, Value};
 use siogate::config::load::{Sources, load};
 use siogate::config::model::revocation::{Logout, Transmitter};
+use siogate::config::model::vouchers::{Callout, Introspection, SessionStore};
 use siogate::config::model::{Assertion, Config, Issuer, Route};
 use siogate::config::problem::Problem;
 use siogate::config::secret::Environment;
@@ -17,7 +18,11 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const MODEL: &str = concat!(include_str!("../src/config/model.rs"), include_str!("../src/config/model/revocation.rs"));
+const MODEL: &str = concat!(
+    include_str!("../src/config/model.rs"),
+    include_str!("../src/config/model/revocation.rs"),
+    include_str!("../src/config/model/vouchers.rs")
+);
 const BEGIN: &str = "<!-- made by tests/config_reference.rs from here -->";
 const END: &str = "<!-- to here -->";
 
@@ -127,6 +132,9 @@ fn default_of(name: &str, given: &Value) -> Value {
         "Issuer" => serde_json::to_value(Issuer::default()).unwrap(),
         "Logout" => serde_json::to_value(Logout::default()).unwrap(),
         "Transmitter" => serde_json::to_value(Transmitter::default()).unwrap(),
+        "SessionStore" => serde_json::to_value(SessionStore::default()).unwrap(),
+        "Introspection" => serde_json::to_value(Introspection::default()).unwrap(),
+        "Callout" => serde_json::to_value(Callout::default()).unwrap(),
         "Assertion" => serde_json::to_value(Assertion::default()).unwrap(),
         "Route" => serde_json::to_value(Route::default()).unwrap(),
         _ => Value::Object(Map::new()),

@@ -4,7 +4,7 @@
 //! of arrays), so that no claim can add a header or an element, and `decodeURIComponent` gives back exactly what the
 //! token said. Objects, nulls and what is missing give no header: a backend that sees none knows nothing.
 
-use crate::auth::identity::Identity;
+use crate::auth::identity::{Identity, NEVER};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderName, HeaderValue};
@@ -176,7 +176,7 @@ impl HeaderMapping {
         let value = |origin: &Origin| match origin {
             Origin::Subject => Some(scalar(&identity.subject, SCALAR)),
             Origin::Issuer => Some(scalar(&identity.issuer, SCALAR)),
-            Origin::Expires => Some(identity.expires_at.to_string()),
+            Origin::Expires => (identity.expires_at != NEVER).then(|| identity.expires_at.to_string()),
             Origin::Session => Some(scalar(sid, SCALAR)),
             Origin::Claims => self.claims_value(identity),
             Origin::Claim(path) => identity.claims.lookup(path).and_then(render),
@@ -218,6 +218,7 @@ impl HeaderMapping {
                 "sub" => Some(Value::from(&*identity.subject)),
                 "iss" if identity.issuer.is_empty() => None,
                 "iss" => Some(Value::from(&*identity.issuer)),
+                "exp" if identity.expires_at == NEVER => None,
                 "exp" => Some(Value::from(identity.expires_at)),
                 name => identity.claims.lookup(name).cloned(),
             };

@@ -20,6 +20,12 @@ enum Place {
     Query(String),
     Cookie(String),
     Subprotocol(String),
+    /// The cookie of a session store, and whether the backend gets it too.
+    Session {
+        name: String,
+        store: usize,
+        forward: bool,
+    },
 }
 
 /// What was found.
@@ -77,6 +83,21 @@ impl Sources {
         Ok(Self { places, query_names })
     }
 
+    /// Adds the cookie of session store number `store`, behind all other places.
+    #[must_use]
+    pub fn with_session(mut self, name: &str, store: usize, forward: bool) -> Self {
+        self.places.push((format!("session:{name}"), Place::Session { name: name.into(), store, forward }));
+        self
+    }
+
+    /// The session store whose cookie a source is; `None`: it holds tokens.
+    pub fn store(&self, source: usize) -> Option<usize> {
+        match self.places.get(source) {
+            Some((_, Place::Session { store, .. })) => Some(*store),
+            _ => None,
+        }
+    }
+
     /// Looks through a request. `query` gives all values of a decoded parameter name.
     pub fn in_request(&self, headers: &HeaderMap, query: impl Fn(&str) -> Vec<String>) -> Found {
         for (source, (_, place)) in self.places.iter().enumerate() {
@@ -87,11 +108,13 @@ impl Sources {
                 Place::Query(name) => single(query(name), "query parameter", name),
                 Place::Cookie(name) => cookie(headers, name),
                 Place::Subprotocol(name) => subprotocol(headers, name),
+                Place::Session { name, .. } => session(headers, name),
             };
             match value {
                 Ok(None) => {}
                 Ok(Some(token)) => {
-                    return Found::Token { token: token.into(), source, cookie: matches!(place, Place::Cookie(_)) };
+                    let cookie = matches!(place, Place::Cookie(_) | Place::Session { .. });
+                    return Found::Token { token: token.into(), source, cookie };
                 }
                 Err(detail) => return Found::Malformed { detail },
             }
@@ -123,7 +146,7 @@ impl Sources {
 
     /// Whether a credential may stand in a cookie.
     pub fn reads_cookies(&self) -> bool {
-        self.places.iter().any(|(_, place)| matches!(place, Place::Cookie(_)))
+        self.places.iter().any(|(_, place)| matches!(place, Place::Cookie(_) | Place::Session { .. }))
     }
 
     /// A source as it was configured, for the log: `header:authorization`.
@@ -178,7 +201,9 @@ impl Sources {
                     Rewrite::Keep
                 }
                 Place::Header(header) if header == name => Rewrite::Drop,
-                Place::Cookie(cookie) if *name == COOKIE => without_cookie(kept, cookie),
+                Place::Cookie(cookie) | Place::Session { name: cookie, forward: false, .. } if *name == COOKIE => {
+                    without_cookie(kept, cookie)
+                }
                 _ => Rewrite::Keep,
             };
             match next {
@@ -311,6 +336,20 @@ fn other_scheme(value: &HeaderValue) -> bool {
 }
 
 fn cookie(headers: &HeaderMap, name: &str) -> One {
+    // Two of one name: a sibling domain can set a second one before or after ours (cookie tossing).
+    single(cookies(headers, name)?, "cookie", name)
+}
+
+/// C05: also two that are equal: nobody who has not been tampered with sends them.
+fn session(headers: &HeaderMap, name: &str) -> One {
+    let values = cookies(headers, name)?;
+    if values.len() > 1 {
+        return Err(format!("the session cookie {name} stands more than once"));
+    }
+    Ok(values.into_iter().next().filter(|value| !value.is_empty()))
+}
+
+fn cookies(headers: &HeaderMap, name: &str) -> Result<Vec<String>, String> {
     let mut values = Vec::new();
     for header in headers.get_all(COOKIE) {
         for pair in header.as_bytes().split(|byte| *byte == b';') {
@@ -320,8 +359,7 @@ fn cookie(headers: &HeaderMap, name: &str) -> One {
             values.push(value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value).to_owned());
         }
     }
-    // Two of one name: a sibling domain can set a second one before or after ours (cookie tossing).
-    single(values, "cookie", name)
+    Ok(values)
 }
 
 fn cookie_value<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {

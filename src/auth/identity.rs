@@ -1,9 +1,13 @@
 //! Who a verified token speaks for, and until when. Thousands of these are kept, so they are small.
 
 use crate::auth::claims;
+use crate::auth::vouch::Hold;
 use serde_json::{Map, Value};
 use std::fmt;
 use std::sync::Arc;
+
+/// The end of what says nothing about its end; `max_lifetime` bounds its sessions.
+pub const NEVER: u64 = u64::MAX;
 
 /// What is left of a token once it has been verified.
 #[derive(Clone, PartialEq)]
@@ -26,6 +30,8 @@ pub struct Identity {
     pub issued_at: Option<u64>,
     /// What else is asked of the token later.
     pub claims: Claims,
+    /// Who has to be asked again while a session lives by it; `None`: the token says everything.
+    pub hold: Option<Arc<Hold>>,
 }
 
 /// Claims of a token that are kept: those that the configuration names. A map would take 600 bytes for one.
@@ -101,6 +107,7 @@ mod tests {
             session: Some("secret-sid".into()),
             issued_at: None,
             claims: claims.into(),
+            hold: None,
         }
     }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub const MAX_LEEWAY: u64 = 300;
 
 /// No subject, `jti` or `sid` is longer than this.
-const MAX_NAME: usize = 1024;
+pub(super) const MAX_NAME: usize = 1024;
 
 /// Tokens that are statements to somebody else and never credentials.
 const NEVER: [&str; 2] = ["application/logout+jwt", "application/secevent+jwt"];
@@ -212,6 +212,7 @@ impl IssuerRules {
             session: label(claims, "sid")?,
             issued_at: issued_at.map(|at| at.floor),
             claims: Claims::default(),
+            hold: None,
         })
     }
 
@@ -369,7 +370,7 @@ pub(super) fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<
 
 /// A string or a whole number as text. Fractions are refused: numbers beyond 64 bits become fractions when
 /// read, and two users would become one.
-fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) if number.is_u64() || number.is_i64() => Some(number.to_string()),

@@ -117,6 +117,11 @@ impl Verifier {
         &self.issuers
     }
 
+    /// Whether any issuer would be asked about this token.
+    pub fn knows(&self, token: &str) -> bool {
+        Compact::parse(token).is_ok_and(|token| self.issuers.iter().any(|rules| self.may_be_from(rules, &token)))
+    }
+
     /// Verifies a token at `now`, in unix seconds.
     ///
     /// # Errors

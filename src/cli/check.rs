@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 /// Key servers have so long to answer.
 const KEYS: Duration = Duration::from_secs(15);
 
-/// Prints everything that is wrong, fetches the keys, asks the Redis of replicas, and dials every backend once.
+/// Prints everything that is wrong, fetches the keys, asks every Redis, and dials every backend once.
 ///
 /// # Errors
 /// [`Failure::Config`] with every problem; [`Failure::Told`] where keys, Redis or backends are out of reach.
@@ -28,9 +28,10 @@ pub async fn check(args: &ConfigArgs) -> Result<(), Failure> {
     let parts = app::build(loaded)?;
     println!("configuration: ok");
     let keys = check_keys(&parts.context).await;
+    let stores = check_stores(&parts.context).await;
     let shared = check_shared(parts.sharing()).await;
     let backends = check_backends(&parts.context).await;
-    if keys && shared && backends { Ok(()) } else { Err(Failure::Told) }
+    if keys && stores && shared && backends { Ok(()) } else { Err(Failure::Told) }
 }
 
 async fn check_keys(context: &Context) -> bool {
@@ -57,6 +58,15 @@ async fn check_shared(sharing: Option<&Sharing>) -> bool {
     let (place, answer) = sharing.ping().await;
     println!("revocations by {place}: {}", answer.as_ref().map_or_else(ToString::to_string, |()| "ok".into()));
     answer.is_ok()
+}
+
+async fn check_stores(context: &Context) -> bool {
+    let mut fine = true;
+    for (name, answer) in context.vouchers.ping().await {
+        println!("{name}: {}", answer.as_ref().map_or_else(String::as_str, |()| "ok"));
+        fine &= answer.is_ok();
+    }
+    fine
 }
 
 async fn check_backends(context: &Context) -> bool {

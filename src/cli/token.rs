@@ -27,7 +27,7 @@ pub async fn verify(config: &ConfigArgs, args: &VerifyArgs) -> Result<(), Failur
     let context = &parts.context;
     let token = read(args)?;
     let _ = timeout(KEYS, context.keys.first_load()).await;
-    match context.verify(token.expose_secret().trim()).await {
+    match context.verify(token.expose_secret().trim(), None).await {
         Ok(identity) => {
             print(context, &identity);
             Ok(())

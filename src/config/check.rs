@@ -6,6 +6,7 @@ mod doors;
 mod identity;
 mod issuers;
 mod revocation;
+mod vouchers;
 
 use crate::config::duration;
 use crate::config::model::Config;
@@ -17,6 +18,7 @@ pub fn check(config: &Config) -> Problems {
     let mut problems = Problems::default();
     doors::check(config, &mut problems);
     issuers::check(config, &mut problems);
+    vouchers::check(config, &mut problems);
     identity::check(config, &mut problems);
     revocation::check(config, &mut problems);
     durations(config, &mut problems);
@@ -52,6 +54,17 @@ fn durations(config: &Config, problems: &mut Problems) {
     for (i, transmitter) in config.transmitter.iter().enumerate() {
         all.push((format!("transmitter[{i}].max_age"), Some(transmitter.max_age), false));
     }
+    for (i, one) in config.session_store.iter().enumerate() {
+        waits(&mut all, &format!("session_store[{i}]"), one.recheck, one.grace, one.timeout);
+    }
+    for (i, one) in config.introspection.iter().enumerate() {
+        waits(&mut all, &format!("introspection[{i}]"), one.recheck, one.grace, one.timeout);
+        all.push((format!("introspection[{i}].cache"), Some(one.cache), true));
+        all.push((format!("introspection[{i}].negative_cache"), Some(one.negative_cache), true));
+    }
+    for (i, one) in config.callout.iter().enumerate() {
+        waits(&mut all, &format!("callout[{i}]"), one.recheck, one.grace, one.timeout);
+    }
     for (path, value, may_be_zero) in all {
         let Some(value) = value else { continue };
         if value.is_zero() && !may_be_zero {
@@ -61,6 +74,19 @@ fn durations(config: &Config, problems: &mut Problems) {
             problems.error(path, format!("{value:?} is too long; allowed: at most {longest}"));
         }
     }
+}
+
+/// What all have who are asked again.
+fn waits(
+    all: &mut Vec<(String, Option<Duration>, bool)>,
+    at: &str,
+    recheck: Duration,
+    grace: Duration,
+    timeout: Duration,
+) {
+    all.push((format!("{at}.recheck"), Some(recheck), false));
+    all.push((format!("{at}.grace"), Some(grace), true));
+    all.push((format!("{at}.timeout"), Some(timeout), false));
 }
 
 /// A JavaScript timer of more than 2^31 - 1 ms fires at once: clients would find every session dead.

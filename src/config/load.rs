@@ -272,8 +272,11 @@ fn collect_names(value: &Value, names: &mut Vec<String>) {
     match value {
         Value::Dict(_, dict) => {
             for (key, inner) in dict {
-                match inner.as_str() {
-                    Some(name) if key.ends_with("_env") => names.push(name.to_string()),
+                match (inner, inner.as_str()) {
+                    (_, Some(name)) if key.ends_with("_env") => names.push(name.to_string()),
+                    (Value::Array(_, list), _) if key.ends_with("_env") => {
+                        names.extend(list.iter().filter_map(|name| name.as_str().map(String::from)));
+                    }
                     _ => collect_names(inner, names),
                 }
             }

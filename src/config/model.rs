@@ -2,6 +2,7 @@
 
 use crate::config::duration;
 use crate::config::model::revocation::{Logout, Revocation, Transmitter};
+use crate::config::model::vouchers::{Callout, Introspection, SessionStore};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub mod revocation;
+pub mod vouchers;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -26,6 +28,12 @@ pub struct Config {
     pub credentials: Credentials,
     /// Who may vouch for a user, in the order of the file.
     pub issuer: Vec<Issuer>,
+    /// Redis stores of session cookies.
+    pub session_store: Vec<SessionStore>,
+    /// Endpoints that know opaque tokens.
+    pub introspection: Vec<Introspection>,
+    /// Endpoints of yours that decide.
+    pub callout: Vec<Callout>,
     /// What the backend is told.
     pub identity: IdentityOut,
     /// How long a session may live.

@@ -5,6 +5,7 @@
 use crate::config::model::{Config, Issuer};
 use crate::config::problem::{Problems, shown};
 use crate::config::redis_url::RedisUrl;
+use crate::config::secret::vouchers::StoreSecrets;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 mod revocation;
+pub mod vouchers;
 
 /// The environment as it was when the configuration was read.
 pub type Environment = BTreeMap<String, OsString>;
@@ -30,6 +32,10 @@ pub struct Secrets {
     pub revocation: Option<RedisUrl>,
     /// For each transmitter, in their order: the bearer token that it sends.
     pub transmitters: Vec<Option<SecretString>>,
+    /// For each session store, in their order.
+    pub session_stores: Vec<StoreSecrets>,
+    /// For each introspection endpoint, in their order: the client's secret.
+    pub introspections: Vec<SecretString>,
     /// The bearer token of the admin listener.
     pub admin_token: Option<SecretString>,
 }
@@ -43,6 +49,7 @@ pub fn read(config: &Config, env: &Environment) -> (Secrets, Problems) {
     key_files(config, &mut problems);
     let mut secrets = Secrets { issuers, admin_token, ..Secrets::default() };
     revocation::read(config, env, &mut secrets, &mut problems);
+    vouchers::read(config, env, &mut secrets, &mut problems);
     (secrets, problems)
 }
 
@@ -208,6 +215,16 @@ fn key_files(config: &Config, problems: &mut Problems) {
     for (i, transmitter) in config.transmitter.iter().enumerate() {
         look(format!("transmitter[{i}].jwks_file"), transmitter.jwks_file.as_deref(), Holds::Jwks);
         look(format!("transmitter[{i}].ca_file"), transmitter.ca_file.as_deref(), Holds::Certificates);
+    }
+    for (i, store) in config.session_store.iter().enumerate() {
+        let path = format!("session_store[{i}].redis_ca_file");
+        look(path, store.redis_ca_file.as_deref(), Holds::Certificates);
+    }
+    for (i, one) in config.introspection.iter().enumerate() {
+        look(format!("introspection[{i}].ca_file"), one.ca_file.as_deref(), Holds::Certificates);
+    }
+    for (i, one) in config.callout.iter().enumerate() {
+        look(format!("callout[{i}].ca_file"), one.ca_file.as_deref(), Holds::Certificates);
     }
     if let Some(assertion) = &config.identity.assertion {
         look("identity.assertion.key_file".into(), assertion.key_file.as_deref(), Holds::PrivateKey);

@@ -4,12 +4,16 @@ use crate::auth::assertion::Signer;
 use crate::auth::cache::Fingerprint;
 use crate::auth::claims::HeaderMapping;
 use crate::auth::identity::Identity;
+use crate::auth::jose::Fault;
 use crate::auth::verifier::{Refusal, Verifier};
+use crate::auth::vouch::Asked;
 use crate::config::model::{Config, OnExpiry};
 use crate::gate::admission::{Rules, User};
 use crate::gate::budget::Budget;
 use crate::protocol::engineio::Open;
 use crate::protocol::origin::Origins;
+use crate::proxy::headers::Peer;
+use crate::proxy::keeper::Keeper;
 use crate::proxy::own::Statements;
 use crate::reason::Reason;
 use crate::session::clock::Clock;
@@ -25,7 +29,9 @@ use crate::upstream::head::DialHead;
 use crate::upstream::jwks::KeyFetcher;
 use crate::upstream::pool::Pool;
 use crate::upstream::timings::Timings;
+use crate::vouch::Vouchers;
 use aws_lc_rs::digest;
+use http::{HeaderMap, Method};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +50,10 @@ pub struct Context {
     pub revoker: Arc<Revoker>,
     /// Fetches keys that are missing.
     pub keys: KeyFetcher,
+    /// Those who are asked where no signature says enough.
+    pub vouchers: Vouchers,
+    /// Asks them again while sessions live.
+    pub keeper: Keeper,
     /// Identity to headers.
     pub mapping: HeaderMapping,
     /// Signs what the backend is told; `None`: it is not told so.
@@ -101,15 +111,48 @@ impl Context {
     ///
     /// # Errors
     /// The reason, and a detail for the operator.
-    pub async fn verify(&self, token: &str) -> Result<Arc<Identity>, Refusal> {
-        self.verify_known(token, &fingerprint(token)).await
+    pub async fn verify(&self, token: &str, asked: Option<&Arc<Asked>>) -> Result<Arc<Identity>, Refusal> {
+        self.verify_known(token, &fingerprint(token), asked).await
+    }
+
+    /// Verifies a credential of a request: a token, or the cookie of a session store.
+    ///
+    /// # Errors
+    /// As [`Context::verify`].
+    pub async fn identify(
+        &self,
+        source: usize,
+        credential: &str,
+        fingerprint: &Fingerprint,
+        asked: Option<&Arc<Asked>>,
+    ) -> Result<Arc<Identity>, Refusal> {
+        match self.rules.sources.store(source) {
+            Some(store) => {
+                let identity = self.vouchers.cookie(store, credential, self.clock.unix()).await?;
+                self.unless_revoked(Arc::new(identity))
+            }
+            None => self.verify_known(credential, fingerprint, asked).await,
+        }
     }
 
     /// The same, where the token's fingerprint is known already.
     ///
     /// # Errors
     /// As [`Context::verify`].
-    pub async fn verify_known(&self, token: &str, fingerprint: &Fingerprint) -> Result<Arc<Identity>, Refusal> {
+    async fn verify_known(
+        &self,
+        token: &str,
+        fingerprint: &Fingerprint,
+        asked: Option<&Arc<Asked>>,
+    ) -> Result<Arc<Identity>, Refusal> {
+        if !self.vouchers.know_no_tokens() {
+            let of_issuer = self.verifier.knows(token);
+            if self.vouchers.take(of_issuer) {
+                let now = self.clock.unix();
+                let identity = self.vouchers.token(token, fingerprint, asked, of_issuer, now).await?;
+                return self.unless_revoked(identity);
+            }
+        }
         let refusal = match self.verifier.verify_again(token, fingerprint, self.clock.unix()) {
             Ok(identity) => return Ok(identity),
             Err(refusal) => refusal,
@@ -120,8 +163,24 @@ impl Context {
         self.verifier.verify_again(token, fingerprint, self.clock.unix())
     }
 
+    /// Whoever vouches need not know what was revoked here.
+    fn unless_revoked(&self, identity: Arc<Identity>) -> Result<Arc<Identity>, Refusal> {
+        match self.revoker.table().find(&identity, self.clock.unix()) {
+            Some(reason) => Err(Fault::new(reason, "the right was withdrawn before its end").into()),
+            None => Ok(identity),
+        }
+    }
+
+    /// What call-outs are shown of a request; `None` where there are none.
+    pub fn asked(&self, method: &Method, target: &str, headers: &HeaderMap, peer: &Peer) -> Option<Arc<Asked>> {
+        let wanted = self.vouchers.want_to_see()?;
+        let client = peer.forwarded.client.to_string();
+        let own = [("x-forwarded-method", method.as_str()), ("x-forwarded-uri", target), ("x-forwarded-for", &*client)];
+        Some(Arc::new(Asked::of(headers, wanted, own)))
+    }
+
     /// When a session of this identity ends.
-    pub fn end_of(&self, identity: &Identity) -> End {
+    fn end_of(&self, identity: &Identity) -> End {
         let max = self.config.session.max_lifetime;
         End::of(Instant::now(), self.clock.unix_ms(), identity.ends_at, max)
     }
@@ -134,6 +193,11 @@ impl Context {
         let end = self.end_of(identity);
         stay.admit(User::of(identity), end);
         stay.trace(identity, end.wall_ms / 1000);
+        // Whoever vouched is asked again.
+        if let Some(hold) = &identity.hold {
+            let pace = self.vouchers.pace(hold.voucher);
+            self.keeper.watch(stay.entry(), identity, pace, Instant::now(), self.clock.unix());
+        }
         // Only now: a revocation that came earlier stands in the table, a later one finds the session (L06).
         self.withdrawn(identity).map_or(Ok(()), Err)
     }

@@ -4,6 +4,7 @@
 mod farewell;
 
 use crate::auth::identity::Identity;
+use crate::auth::vouch::Asked;
 use crate::gate::admission::{Admission, User, Verdict};
 use crate::gate::ending::Ending;
 use crate::gate::engine::{Effect, Engine, GetAnswer, GetId};
@@ -16,6 +17,7 @@ use crate::proxy::gets::Gets;
 use crate::proxy::headers;
 use crate::proxy::refusal;
 use crate::proxy::relay::{self, note_refusal};
+use crate::proxy::timers::{at, now};
 use crate::reason::Reason;
 use crate::session::mailbox::{Command, GetReply, PostReply};
 use crate::session::registry::Stay;
@@ -28,7 +30,7 @@ use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::timeout;
 
 /// Bytes of one message before the session has a user: tokens are at most 8 KiB.
 pub const MAX_UNAUTHENTICATED: u64 = 64 * 1024;
@@ -67,6 +69,8 @@ pub struct Conversation {
     pub attachments: (u32, u32),
     /// The backend is gone; the client may fetch what is left until then.
     pub leave_by: Option<Instant>,
+    /// The handshake, for call-outs about a token in CONNECT.
+    pub asked: Option<Arc<Asked>>,
 }
 
 /// How a stretch of the conversation ends.
@@ -83,11 +87,6 @@ enum Step {
     Tick,
 }
 
-/// The runtime's clock, which timers are set by.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
 async fn next(leg: &mut Option<Leg>) -> Result<Incoming, LegError> {
     match leg {
         Some(leg) => leg.next().await,
@@ -98,13 +97,6 @@ async fn next(leg: &mut Option<Leg>) -> Result<Incoming, LegError> {
 async fn command(mailbox: &mut Option<mpsc::Receiver<Command>>) -> Option<Command> {
     match mailbox {
         Some(mailbox) => mailbox.recv().await,
-        None => pending().await,
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline.into()).await,
         None => pending().await,
     }
 }
@@ -332,7 +324,7 @@ impl Conversation {
         let mut identity = None;
         let judged = matches!(verdict, Verdict::Judge(_));
         if let Verdict::Judge(judgement) = verdict {
-            let answer = context.verify(judgement.token.expose_secret()).await;
+            let answer = context.verify(judgement.token.expose_secret(), self.asked.as_ref()).await;
             let answer = note_refusal(&context, &mut self.record, answer);
             verdict =
                 self.admission.judged(judgement.connect, answer.as_deref().map_err(|r| *r), &context.rules, &owns);

@@ -4,6 +4,7 @@ use crate::auth::cache::Fingerprint;
 use crate::auth::credential::Found;
 use crate::auth::identity::Identity;
 use crate::auth::verifier::Refusal;
+use crate::auth::vouch::Asked;
 use crate::config::model::{OnReject, Protocol};
 use crate::gate::admission::{Admission, User};
 use crate::gate::engine::{Engine, Heartbeat, Start};
@@ -17,6 +18,7 @@ use crate::proxy::conversation::{self, Conversation, MAX_UNAUTHENTICATED};
 use crate::proxy::frames::Leg;
 use crate::proxy::gets::Gets;
 use crate::proxy::headers::{self, Peer};
+use crate::proxy::http as plain;
 use crate::proxy::polling::packets_answer;
 use crate::proxy::reply::{Answer, Inbound, own, refuse};
 use crate::proxy::takeover::Takeover;
@@ -97,10 +99,11 @@ impl Call<'_> {
         let refusal = match context.rules.sources.in_request(self.request.headers(), values) {
             Found::None => return self.without_credential().await,
             Found::Malformed { detail } => Refusal { reason: Reason::CredentialMalformed, detail, need_key: None },
-            Found::Token { token, .. } => {
+            Found::Token { token, source, .. } => {
                 let fingerprint = fingerprint(token.expose_secret());
                 self.credential = Some(fingerprint);
-                match context.verify_known(token.expose_secret(), &fingerprint).await {
+                let asked = self.asked();
+                match context.identify(source, token.expose_secret(), &fingerprint, asked.as_ref()).await {
                     Ok(identity) => return self.with_identity(&identity).await,
                     Err(refusal) => refusal,
                 }
@@ -131,6 +134,12 @@ impl Call<'_> {
             return self.open_unauthenticated(reason);
         }
         refuse(self.context, self.peer, reason, "no credential in the handshake")
+    }
+
+    fn asked(&self) -> Option<Arc<Asked>> {
+        let target = || plain::target(self.context, self.request.uri());
+        self.context.vouchers.want_to_see()?;
+        self.context.asked(self.request.method(), &target(), self.request.headers(), self.peer)
     }
 
     fn transport(&self) -> &'static str {
@@ -324,6 +333,7 @@ impl Call<'_> {
             post: None,
             attachments: (0, 0),
             leave_by: None,
+            asked: None,
         }
     }
 
@@ -359,6 +369,7 @@ impl Call<'_> {
         };
         conversation.engine.beat(now, every);
         conversation.head = Some(Box::new(self.head()));
+        conversation.asked = self.asked();
         let refusal = (self.version == Version::V3).then(|| {
             // Protocol 3 clients are in "/" without asking, so nobody asks what could be answered.
             let packet = socketio::connect_error(Version::V3, "/", fallback.message(), fallback.word());

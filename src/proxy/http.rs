@@ -9,7 +9,7 @@ use crate::protocol::engineio::Version;
 use crate::protocol::origin::Decision;
 use crate::protocol::scanner::Watch;
 use crate::protocol::sid;
-use crate::proxy::context::Context;
+use crate::proxy::context::{Context, fingerprint};
 use crate::proxy::headers::{self, Peer};
 use crate::proxy::reply::{Answer, Inbound, closing, not_found, own, refuse};
 use crate::proxy::takeover::Takeover;
@@ -116,7 +116,8 @@ async fn identify(
         Found::None if route.auth == RouteAuth::Optional => Ok(None),
         Found::None => Err(refuse(context, peer, Reason::CredentialMissing, request.uri().path())),
         Found::Malformed { detail } => Err(refuse(context, peer, Reason::CredentialMalformed, &detail)),
-        Found::Token { token, cookie, .. } => {
+        Found::Token { token, cookie, source } => {
+            let cookie = cookie || context.vouchers.see_cookies();
             let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
                 && !headers.contains_key(header::UPGRADE);
             if cookie && !safe {
@@ -127,12 +128,26 @@ async fn identify(
                     return Err(refuse(context, peer, Reason::OriginNotAllowed, "cookie from another origin"));
                 }
             }
-            match context.verify(token.expose_secret()).await {
+            let asked = context.asked(request.method(), &target(context, request.uri()), headers, peer);
+            let fingerprint = fingerprint(token.expose_secret());
+            match context.identify(source, token.expose_secret(), &fingerprint, asked.as_ref()).await {
                 Ok(identity) => Ok(Some(identity)),
+                // Visitors have a session before they log in and keep its cookie behind its end: the backend
+                // knows them as nobody, and so does the gate.
+                Err(refusal) if route.auth == RouteAuth::Optional && is_nobody(context, source, refusal.reason) => {
+                    Ok(None)
+                }
                 Err(refusal) => Err(refuse(context, peer, refusal.reason, &refusal.detail)),
             }
         }
     }
+}
+
+/// Whether a session cookie speaks for nobody, rather than against somebody.
+fn is_nobody(context: &Context, source: usize, reason: Reason) -> bool {
+    use Reason::{CredentialMalformed, CredentialMissing, LoggedOut, SignatureInvalid};
+    context.rules.sources.store(source).is_some()
+        && matches!(reason, CredentialMissing | LoggedOut | SignatureInvalid | CredentialMalformed)
 }
 
 /// The decoded values of one parameter.
@@ -152,7 +167,7 @@ fn decode(text: &str) -> String {
 }
 
 /// The target for the backend: the path as it was judged, the query without the credential.
-fn target(context: &Context, uri: &Uri) -> String {
+pub fn target(context: &Context, uri: &Uri) -> String {
     let path = uri.path();
     let Some(raw) = uri.query() else { return path.to_owned() };
     let names = context.rules.sources.query_names();

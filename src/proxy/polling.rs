@@ -127,17 +127,21 @@ async fn same_user(
     query: &Query,
 ) -> Result<(), Answer> {
     let values = |name: &str| query.get_all(name).into_iter().map(String::from).collect();
-    let token = match context.rules.sources.in_request(headers, values) {
+    let (token, source) = match context.rules.sources.in_request(headers, values) {
         Found::None => return Ok(()),
         Found::Malformed { detail } => {
             return Err(refuse(context, peer, Reason::CredentialMalformed, &detail));
         }
-        Found::Token { token, .. } => token,
+        Found::Token { token, source, .. } => (token, source),
     };
-    if entry.credential == Some(fingerprint(token.expose_secret())) {
+    let print = fingerprint(token.expose_secret());
+    if entry.credential == Some(print) {
         return Ok(());
     }
-    match context.verify(token.expose_secret()).await {
+    let asked = context.asked(&Method::GET, &context.config.socketio.path, headers, peer);
+    match context.identify(source, token.expose_secret(), &print, asked.as_ref()).await {
+        // A session cookie without a user is no credential.
+        Err(refusal) if refusal.reason == Reason::CredentialMissing => Ok(()),
         Err(refusal) => Err(refuse(context, peer, refusal.reason, &refusal.detail)),
         Ok(identity) => match entry.user() {
             Some(user) if user.issuer != identity.issuer || user.subject != identity.subject => {

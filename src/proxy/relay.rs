@@ -275,7 +275,7 @@ fn obey(
         Verdict::Judge(judgement) => {
             let context = context.clone();
             *judging = Some(Box::pin(async move {
-                let answer = context.verify(judgement.token.expose_secret()).await;
+                let answer = context.verify(judgement.token.expose_secret(), None).await;
                 (*judgement, answer)
             }));
             Next::Wait

@@ -7,11 +7,13 @@ use crate::auth::revocation::Revocations;
 use crate::auth::rules::Material;
 use crate::auth::testing;
 use crate::config::model::Config;
+use crate::config::secret::Secrets;
 use crate::gate::admission::{Rules, User};
 use crate::protocol::engineio::Version;
 use crate::protocol::frame::{self, Head, Opcode, Writer};
 use crate::protocol::origin::Origins;
 use crate::proxy::context::Context;
+use crate::proxy::keeper::Keeper;
 use crate::proxy::own::Statements;
 use crate::reason::Reason;
 use crate::session::clock::Clock;
@@ -29,6 +31,7 @@ use crate::upstream::jwks::{KeyFetcher, KeySource, Place};
 use crate::upstream::pool::Pool;
 use crate::upstream::target::Location;
 use crate::upstream::timings::Timings;
+use crate::vouch::Vouchers;
 use futures_util::future::BoxFuture;
 use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr};
@@ -95,7 +98,10 @@ impl Gate {
         let capacity = Capacity { sessions: 100, unauthenticated: 100, unauthenticated_per_ip: 100 };
         let (registry, metrics) = (Registry::new(capacity), Arc::new(Metrics::default()));
         let revoker = Revoker::new(Revocations::new(100), registry.clone(), clock.clone(), metrics.clone());
+        let mapping = HeaderMapping::compile(&config.identity.headers, &config.identity.claims).unwrap();
         let context = Context {
+            vouchers: Vouchers::build(&config, &Secrets::default(), &mapping, &metrics).unwrap(),
+            keeper: Keeper::default(),
             rules: Rules {
                 sources: Sources::parse(&config.credentials.sources).unwrap(),
                 forward: config.credentials.forward,
@@ -103,7 +109,7 @@ impl Gate {
             verifier: verifier.refusing(revoker.table().clone()),
             revoker: Arc::new(revoker),
             keys: KeyFetcher::start(vec![source]),
-            mapping: HeaderMapping::compile(&config.identity.headers, &config.identity.claims).unwrap(),
+            mapping,
             signer: None,
             origins: Origins::parse(&config.socketio.allowed_origins).unwrap(),
             client: ProxyClient::new(pool.clone(), config.upstream.connect_timeout),

@@ -63,6 +63,26 @@ pub struct IssuerKeys {
     pub issuer: String,
 }
 
+/// Which secret verified a session cookie (C07): when the old one counts no more, it can go.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StoreSecret {
+    /// The store, by its configured issuer.
+    pub store: String,
+    /// The secret's place in the configuration, from 0.
+    pub secret: usize,
+}
+
+/// What those say who are asked about users.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Vouched {
+    /// `session_store`, `introspection`, `callout`
+    pub by: &'static str,
+    /// The configured issuer.
+    pub issuer: String,
+    /// `ok`, `refused`, `unavailable`
+    pub outcome: &'static str,
+}
+
 /// All metrics.
 pub struct Metrics {
     registry: Registry,
@@ -76,6 +96,10 @@ pub struct Metrics {
     pub dials: Family<Outcome, Counter>,
     /// Messages relayed, counted at a session's end.
     pub messages: Family<Direction, Counter>,
+    /// Session cookies verified, by store and secret.
+    pub store_secret: Family<StoreSecret, Counter>,
+    /// Questions to session stores and endpoints.
+    pub vouched: Family<Vouched, Counter>,
     /// Plain HTTP requests passed on.
     pub http_requests: Counter,
     /// From a handshake's arrival to its answer.
@@ -108,6 +132,8 @@ impl Default for Metrics {
             refused: Family::default(),
             dials: Family::default(),
             messages: Family::default(),
+            store_secret: Family::default(),
+            vouched: Family::default(),
             http_requests: Counter::default(),
             handshake_seconds: Histogram::new(handshake),
             sessions: Gauge::default(),
@@ -125,6 +151,13 @@ impl Default for Metrics {
         registry.register("refused", "Handshakes, CONNECTs and requests refused", metrics.refused.clone());
         registry.register("upstream_dials", "WebSockets dialled to the backend", metrics.dials.clone());
         registry.register("messages", "Messages relayed in sessions that have ended", metrics.messages.clone());
+        let help = "Session cookies verified, by the place of the secret in the configuration";
+        registry.register("session_cookies", help, metrics.store_secret.clone());
+        registry.register(
+            "vouched",
+            "Questions to session stores, introspection and call-outs",
+            metrics.vouched.clone(),
+        );
         registry.register("http_requests", "Plain HTTP requests passed on", metrics.http_requests.clone());
         registry.register_with_unit(
             "handshake",

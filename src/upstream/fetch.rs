@@ -1,4 +1,5 @@
-//! Small documents from key servers, fetched with suspicion: no redirects, no proxies, no compression, little time, little space.
+//! Small documents from key servers and other endpoints, fetched with suspicion: no redirects, no proxies, no
+//! compression, little time, little space.
 
 use crate::upstream::connect::Endpoint;
 use crate::upstream::refresh;
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Body;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -84,6 +85,30 @@ pub enum FetchError {
     Failed(String),
 }
 
+/// A question to an endpoint.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    /// GET or POST.
+    pub method: Method,
+    /// Where.
+    pub location: &'a Location,
+    /// More headers than every request has.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// What an endpoint answers, whatever its status.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status; redirects are not followed.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, whole.
+    pub body: Bytes,
+}
+
 /// Somebody who fetches; the real one is [`Fetcher`].
 pub trait Fetch: Send + Sync + 'static {
     /// Fetches one document.
@@ -104,8 +129,42 @@ impl Fetcher {
         Self { tls, allow_http, bounds }
     }
 
+    /// Asks an endpoint.
+    ///
+    /// # Errors
+    /// [`FetchError::Failed`] where there is no answer, or none that is whole in the bounds.
+    pub async fn ask(&self, question: Question<'_>) -> Result<Reply, FetchError> {
+        let asked = async {
+            let (method, location) = (question.method, question.location);
+            let mut request = begun(method, location).body(Full::new(question.body)).map_err(failed)?;
+            if question.headers.contains_key(header::USER_AGENT) {
+                request.headers_mut().remove(header::USER_AGENT);
+            }
+            for (name, value) in &question.headers {
+                if !OURS.contains(name) {
+                    request.headers_mut().append(name, value.clone());
+                }
+            }
+            let (response, _driver) = self.send(location, request).await?;
+            let (parts, body) = response.into_parts();
+            let body = self.whole(&parts.headers, body).await?;
+            Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
+        };
+        let all = timeout(self.bounds.total, asked).await;
+        all.unwrap_or_else(|_| Err(FetchError::Failed(format!("not done in {:?}", self.bounds.total))))
+    }
+
     async fn exchange(&self, request: &FetchRequest) -> Result<Fetched, FetchError> {
-        let target = &request.location.target;
+        let (response, _driver) = self.send(&request.location, head(request)?).await?;
+        self.read(response).await
+    }
+
+    async fn send(
+        &self,
+        location: &Location,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(http::Response<Incoming>, JoinSet<hyper::Result<()>>), FetchError> {
+        let target = &location.target;
         let mut endpoint = Endpoint::new(target, Some(&self.tls)).map_err(failed)?;
         if !target.tls && !self.allow_http {
             // `localhost` is what the name service makes of it.
@@ -114,16 +173,12 @@ impl Fetcher {
         let now = Instant::now();
         let deadline = now.checked_add(self.bounds.connect).unwrap_or(now);
         let stream = endpoint.connect(deadline).await.map_err(|e| FetchError::Failed(format!("connecting: {e}")))?;
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(64 * 1024)
-            .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
-            .await
-            .map_err(failed)?;
-        // Ends with this function, whatever the server does.
+        let (mut sender, connection) =
+            http1::Builder::new().max_buf_size(64 * 1024).handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        // Ends with its caller, whatever the server does.
         let mut driver = JoinSet::new();
         driver.spawn(connection);
-        let response = sender.send_request(head(request)?).await.map_err(failed)?;
-        self.read(response).await
+        Ok((sender.send_request(request).await.map_err(failed)?, driver))
     }
 
     async fn read(&self, response: http::Response<Incoming>) -> Result<Fetched, FetchError> {
@@ -134,7 +189,12 @@ impl Fetcher {
             StatusCode::NOT_MODIFIED => return Ok(Fetched::NotModified { max_age }),
             other => return Err(FetchError::Status(other.as_u16())),
         }
-        if parts.headers.get_all(header::CONTENT_ENCODING).iter().any(|v| v.as_bytes() != b"identity") {
+        let body = self.whole(&parts.headers, body).await?;
+        Ok(Fetched::Body { body, validators: validators(&parts.headers), max_age })
+    }
+
+    async fn whole(&self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, FetchError> {
+        if headers.get_all(header::CONTENT_ENCODING).iter().any(|v| v.as_bytes() != b"identity") {
             return Err(FetchError::Failed("a compressed answer that was not asked for".into()));
         }
         // What says that it is too large is not waited for.
@@ -143,8 +203,7 @@ impl Fetcher {
         }
         let body =
             Limited::new(body, self.bounds.size).collect().await.map_err(|e| FetchError::Failed(e.to_string()))?;
-        let validators = validators(&parts.headers);
-        Ok(Fetched::Body { body: body.to_bytes(), validators, max_age })
+        Ok(body.to_bytes())
     }
 }
 
@@ -166,22 +225,29 @@ fn validators(headers: &HeaderMap) -> Validators {
     Validators { etag: get(header::ETAG), last_modified: get(header::LAST_MODIFIED) }
 }
 
-fn head(request: &FetchRequest) -> Result<Request<Empty<Bytes>>, FetchError> {
-    let mut head = Request::builder()
-        .method(Method::GET)
-        .uri(&request.location.path_and_query)
-        .header(header::HOST, &request.location.target.authority)
-        .header(header::ACCEPT, request.accept)
+/// Headers that are never a caller's.
+const OURS: [header::HeaderName; 5] =
+    [header::HOST, header::ACCEPT_ENCODING, header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+
+fn begun(method: Method, location: &Location) -> http::request::Builder {
+    Request::builder()
+        .method(method)
+        .uri(&location.path_and_query)
+        .header(header::HOST, &location.target.authority)
         .header(header::ACCEPT_ENCODING, "identity")
         .header(header::USER_AGENT, concat!("siogate/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONNECTION, "close");
+        .header(header::CONNECTION, "close")
+}
+
+fn head(request: &FetchRequest) -> Result<Request<Full<Bytes>>, FetchError> {
+    let mut head = begun(Method::GET, &request.location).header(header::ACCEPT, request.accept);
     if let Some(etag) = &request.validators.etag {
         head = head.header(header::IF_NONE_MATCH, etag);
     }
     if let Some(last_modified) = &request.validators.last_modified {
         head = head.header(header::IF_MODIFIED_SINCE, last_modified);
     }
-    head.body(Empty::new()).map_err(failed)
+    head.body(Full::default()).map_err(failed)
 }
 
 #[cfg(test)]

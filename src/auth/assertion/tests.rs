@@ -17,6 +17,7 @@ fn identity() -> Identity {
         session: Some("idp-sid".into()),
         issued_at: None,
         claims: Default::default(),
+        hold: None,
     }
 }
 

@@ -16,6 +16,7 @@ fn identity(claims: Value) -> Identity {
         session: None,
         issued_at: None,
         claims: claims.into(),
+        hold: None,
     }
 }
 

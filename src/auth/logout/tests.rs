@@ -195,6 +195,7 @@ fn l04_an_issuer_logs_out_its_own_users_only() {
         session: sid.map(Into::into),
         issued_at: Some(NOW - 10),
         claims: Default::default(),
+        hold: None,
     };
     assert_eq!(table.find(&at(ISSUER, Some("s1")), NOW), Some(Reason::LoggedOut));
     assert_eq!(table.find(&at(ISSUER, None), NOW), Some(Reason::LoggedOut));

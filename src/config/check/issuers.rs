@@ -16,8 +16,8 @@ const ASYMMETRIC: &[&str] = &["RS256", "RS384", "RS512", "PS256", "PS384", "PS51
 const LONGEST_LEEWAY: Duration = Duration::from_secs(300);
 
 pub(super) fn check(config: &Config, problems: &mut Problems) {
-    if config.issuer.is_empty() {
-        problems.error("issuer", "at least one [[issuer]] is needed: without one nobody can be let in");
+    if config.issuer.is_empty() && !super::vouchers::any(config) {
+        problems.error("issuer", "at least one [[issuer]] is needed, or a [[session_store]], [[introspection]] or [[callout]]: without one nobody can be let in");
     }
     for (i, issuer) in config.issuer.iter().enumerate() {
         let one = One { at: format!("issuer[{i}]"), issuer };

@@ -23,6 +23,7 @@ fn identity(issuer: &str, subject: &str) -> Identity {
         session: None,
         issued_at: None,
         claims: Default::default(),
+        hold: None,
     }
 }
 

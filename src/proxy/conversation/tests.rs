@@ -86,6 +86,7 @@ impl Rig {
             post: None,
             attachments: (0, 0),
             leave_by: None,
+            asked: None,
             context: context.clone(),
         };
         let session = context.tasks.spawn(conversation.run());

@@ -47,7 +47,9 @@ class JsSocket {
     this.events = new Events(label);
     const push = (name) => (...args) => this.events.push(name, args);
     raw.on('connect', push('connect'));
-    raw.on('disconnect', (reason, details) => this.events.push('disconnect', { reason, details }));
+    raw.on('disconnect', (reason, details) => {
+      this.events.push('disconnect', { reason, details, body: details?.context?.responseText });
+    });
     raw.on('connect_error', (error) => {
       // The request is emptied right after this event.
       const body = error?.context?.responseText;
