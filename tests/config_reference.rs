@@ -118,6 +118,10 @@ fn within_a_sentence(text: &str) -> String {
 }
 
 fn map(out: &mut String, path: &str, doc: &str, defaults: &Value) {
+    if defaults.as_object().is_none_or(Map::is_empty) {
+        let _ = writeln!(out, "### `[{path}]`\n\n{doc} Default: none.\n");
+        return;
+    }
     let _ = writeln!(out, "### `[{path}]`\n\n{doc} Default:\n\n```toml\n[{path}]");
     for (key, value) in defaults.as_object().unwrap() {
         let _ = writeln!(out, "{key} = {value}");
@@ -207,7 +211,7 @@ fn every_key_named_in_the_prose_exists() {
 
 #[test]
 fn every_example_of_a_configuration_can_be_read() {
-    let env: Environment = ["JWT_SECRET", "JWT_SECRET_OLD", "ADMIN_TOKEN"]
+    let env: Environment = ["JWT_SECRET", "JWT_SECRET_OLD", "ADMIN_TOKEN", "SESSION_SECRET", "INTROSPECTION_SECRET"]
         .map(|name| (name.to_owned(), OsString::from(name.repeat(8))))
         .into();
     let mut examples = 0;
