@@ -43,8 +43,9 @@ reasons! {
     SignatureInvalid => "signature_invalid", "invalid token signature";
     /// No key of the issuer has the token's `kid`.
     KeyUnknown => "key_unknown", "unknown signing key";
-    /// The issuer's keys were never fetched, or are too old to be trusted.
-    KeysUnavailable => "keys_unavailable", "signing keys are unavailable";
+    /// What credentials are checked with is away: an issuer's keys were never fetched or are too old to be trusted,
+    /// or a session store, introspection endpoint or call-out does not answer.
+    KeysUnavailable => "keys_unavailable", "credentials cannot be checked now";
     /// The token's `alg` is not allowed for its issuer or key.
     AlgorithmNotAllowed => "algorithm_not_allowed", "token algorithm not allowed";
     /// `iss` is none of the configured issuers.
@@ -57,7 +58,7 @@ reasons! {
     SubjectMismatch => "subject_mismatch", "credential belongs to another subject";
     /// The right to be connected was revoked.
     Revoked => "revoked", "session revoked";
-    /// The user logged out at the identity provider.
+    /// The user logged out, at the identity provider or by the end of the session that opened it.
     LoggedOut => "logged_out", "logged out";
     /// An operator ended the session.
     Kicked => "kicked", "disconnected by an operator";

@@ -4,20 +4,27 @@
 
 use aws_lc_rs::hmac;
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::SecretString;
+use siogate::auth::callout::CalloutRules;
+use siogate::auth::claims::HeaderMapping;
 use siogate::auth::credential::{Found, Sources as Credentials};
 use siogate::auth::events::{Transmitter, keys_of};
+use siogate::auth::introspection::IntrospectionRules;
 use siogate::auth::jose::{self, Algorithm, Compact};
 use siogate::auth::keys::{KeySet, KeyStore};
 use siogate::auth::revocation::{Kind, message};
 use siogate::auth::rules::{IssuerRules, Material};
+use siogate::auth::session_cookie::CookieSecrets;
+use siogate::auth::stored::{MAX_SESSION, StoredRules};
 use siogate::auth::verifier::Verifier;
+use siogate::auth::vouch::Word;
 use siogate::config::load::{self, Override, Sources};
 use siogate::config::model::Issuer;
 use siogate::config::model::revocation::{Logout, Transmitter as Signals};
+use siogate::config::model::vouchers::{Callout, Introspection, SessionStore};
 use siogate::protocol::engineio::{Open, Packet, Version};
 use siogate::protocol::forwarded;
 use siogate::protocol::frame::{FrameError, Writer};
@@ -49,6 +56,8 @@ pub const TARGETS: &[Target] = &[
     ("credential", credential),
     ("backend", backend),
     ("config", config),
+    ("session", session),
+    ("answer", answer),
 ];
 
 const VERSIONS: [Version; 2] = [Version::V3, Version::V4];
@@ -389,5 +398,50 @@ pub fn config(data: &[u8]) {
             assert!(!problems.errors.is_empty());
             assert!(!problems.to_string().contains(VALUE));
         }
+    }
+}
+
+fn all_claims() -> HeaderMapping {
+    HeaderMapping::compile([("x-auth-email", "email")], &["role"]).expect("a good mapping")
+}
+
+/// A cookie opens by its one signature only, and to an id that is fit for a key; a stored session is a user with a
+/// name, or nobody.
+pub fn session(data: &[u8]) {
+    const SECRET: &str = "keyboard cat of at least 32 bytes!!";
+    if let Ok(cookie) = std::str::from_utf8(data)
+        && let Ok(opened) = CookieSecrets::new(&["another".into(), SECRET.into()]).open(cookie)
+    {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+        let signature = STANDARD_NO_PAD.encode(hmac::sign(&key, opened.id.as_bytes()));
+        let plain = percent_encoding::percent_decode_str(cookie).decode_utf8_lossy();
+        assert_eq!(plain, format!("s:{}.{signature}", opened.id));
+        assert!(opened.secret == 1 && opened.id.len() <= 256 && opened.id.bytes().all(|b| b.is_ascii_graphic()));
+    }
+    let rules = StoredRules::new(&SessionStore::default(), &all_claims());
+    if let Ok(Some(identity)) = rules.judge(data, None, 1_700_000_000) {
+        assert!(data.len() <= MAX_SESSION && data.first() == Some(&b'{'));
+        assert!((1..=1024).contains(&identity.subject.len()));
+    }
+}
+
+/// Nobody comes in by an answer that does not say so, and nobody without a name or behind his end.
+pub fn answer(data: &[u8]) {
+    const NOW: u64 = 1_700_000_000;
+    let Some(([low, high], body)) = choices::<2>(data) else { return };
+    let status = 100 + u16::from_le_bytes([low, high]) % 500;
+    let introspection = IntrospectionRules::new(&Introspection::default(), &all_claims());
+    if let Word::Yes(identity) = introspection.judge(status, body, NOW) {
+        assert!(status == 200 && identity.ends_at > NOW && (1..=1024).contains(&identity.subject.len()));
+        assert!(body.windows(4).any(|window| window == b"true"));
+    }
+    let callout = CalloutRules::new(&Callout::default(), &all_claims());
+    match callout.judge(status, &HeaderMap::new(), body, None, NOW) {
+        Word::Yes(identity) => {
+            assert!((200..300).contains(&status) && identity.expires_at > NOW);
+            assert!((1..=1024).contains(&identity.subject.len()));
+        }
+        Word::No(_) => assert!(matches!(status, 200..=299 | 401 | 403)),
+        Word::Unclear(_) => {}
     }
 }

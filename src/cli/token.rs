@@ -1,7 +1,7 @@
 //! `siogate token verify`: the server's verifier and rules, asked about one token.
 
 use crate::app;
-use crate::auth::identity::Identity;
+use crate::auth::identity::{Identity, NEVER};
 use crate::cli::args::{ConfigArgs, VerifyArgs};
 use crate::cli::failure::Failure;
 use crate::config::load;
@@ -61,7 +61,10 @@ fn print(context: &Context, identity: &Identity) {
     println!("accepted");
     println!("  subject       {}", shown(&identity.subject));
     println!("  issuer        {}", shown(&identity.issuer));
-    println!("  seconds left  {}", identity.ends_at.saturating_sub(now));
+    match identity.ends_at {
+        NEVER => println!("  seconds left  (it names no end)"),
+        ends_at => println!("  seconds left  {}", ends_at.saturating_sub(now)),
+    }
     let max = context.config.session.max_lifetime.as_secs();
     if identity.ends_at.saturating_sub(now) > max {
         println!("  a session ends earlier, after session.max_lifetime ({max} s)");

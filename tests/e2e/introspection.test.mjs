@@ -203,6 +203,24 @@ describe('introspection by an endpoint that misbehaves', { concurrency: 4, skip:
     }
   });
 
+  it('tokens = "all": the endpoint decides about JWTs of an issuer too', async () => {
+    const { endpoint, stage, stop } = await asking(() => ({ body: { active: false } }), { tokens: 'all' });
+    try {
+      const token = stage.issuer.sign({ sub: 'alice' });
+      const refused = stage.client('v4', 'websocket', 'header', token);
+      assert.equal((await refused.open(['/'])[0].refusal()).data.code, 'revoked');
+      await refused.close();
+      endpoint.answer = () => ({ body: { active: true, sub: 'bob' } });
+      const connection = stage.client('v4', 'websocket', 'auth', stage.issuer.sign({ sub: 'alice', other: 1 }));
+      const [socket] = connection.open(['/']);
+      await socket.ready();
+      assert.equal((await socket.call('whoami'))[0].headers['x-auth-subject'], 'bob');
+      await connection.close();
+    } finally {
+      await stop();
+    }
+  });
+
   it('a token that becomes somebody else ends the socket; silence does after the grace', async () => {
     const { endpoint, stage, stop } = await asking(() => ({ body: { active: true, sub: 'alice' } }), { grace: '1500ms' });
     try {

@@ -240,7 +240,7 @@ describe('session cookies', { concurrency: 8, skip }, () => {
 });
 
 describe('session cookies in trouble', { concurrency: 4, skip }, () => {
-  async function built(store, more, options = {}) {
+  async function built(store = {}, more = {}, options = {}) {
     const redis = await Redis.start();
     const app = await ExpressApp.start(redis, options);
     const gate = await Gate.start(configured(app, redis, store, more), { env });

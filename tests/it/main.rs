@@ -27,3 +27,4 @@ mod secrets;
 mod sids;
 mod signals;
 mod stores;
+mod vouchers;

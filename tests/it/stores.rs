@@ -1,7 +1,10 @@
 //! The connection to a Redis, with real servers that die, freeze, fail over and stand in a cluster.
 
+use crate::support::certs::Certs;
 use crate::support::redis::{Server, free_port, installed, open, write};
 use crate::support::{ms, within};
+use siogate::config::redis_url::RedisUrl;
+use siogate::store::redis::Redis;
 use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -123,6 +126,25 @@ async fn a_password_is_given_and_never_shown() {
     let error = wrong.ping().await.unwrap_err();
     assert!(!format!("{wrong:?} {error} {error:?}").contains("hunter"), "{error}");
     assert!(open(&server.url).ping().await.is_err());
+}
+
+#[tokio::test]
+async fn tls_is_spoken_to_whom_the_authority_vouches_for_and_to_nobody_else() {
+    if !installed() {
+        return;
+    }
+    let (certs, port) = (Certs::new(), free_port());
+    let path = |name: &str| certs.path(name).to_str().unwrap().to_owned();
+    let (ca, cert, key, tls) = (path("ca.pem"), path("cert.pem"), path("key.pem"), port.to_string());
+    let files = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+    let more = [&["--tls-port", &tls, "--tls-auth-clients", "no"], files.as_slice()].concat();
+    let _server = Server::on_port(0, &more).await;
+    let url = RedisUrl::parse(&format!("rediss://127.0.0.1:{port}")).unwrap();
+    let trusting = Redis::open(&url, Some(std::fs::read(&ca).unwrap()), Duration::from_secs(2)).unwrap();
+    trusting.set("a", b"1", MINUTE).await.unwrap();
+    assert!(trusting.subscribe("news").await.is_ok());
+    assert!(Redis::open(&url, None, Duration::from_secs(2)).unwrap().ping().await.is_err());
+    assert!(open(&format!("redis://127.0.0.1:{port}")).ping().await.is_err());
 }
 
 #[tokio::test]

@@ -6,9 +6,11 @@ use crate::support::tokens::{AUDIENCE, ISSUER, SECRET};
 use crate::support::{ms, within};
 use siogate::app::{self, App};
 use siogate::config::load::Loaded;
+use siogate::config::model::vouchers::SessionStore;
 use siogate::config::model::{Config, Issuer};
 use siogate::config::redis_url::RedisUrl;
 use siogate::config::secret::Secrets;
+use siogate::config::secret::vouchers::StoreSecrets;
 use siogate::proxy::context::Context;
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -49,6 +51,14 @@ pub fn config(urls: &[&str]) -> Config {
     config
 }
 
+/// What signs session cookies in these tests.
+pub const SESSION_SECRETS: [&str; 2] = ["the new session secret of the application", "the old one, of last year"];
+
+fn store_secrets(store: &SessionStore) -> StoreSecrets {
+    let redis = store.redis_url.as_deref().map(|url| RedisUrl::parse(url).unwrap());
+    StoreSecrets { cookie: SESSION_SECRETS.map(Into::into).to_vec(), redis }
+}
+
 impl Gate {
     /// In front of one backend.
     pub async fn of(backend: &Backend) -> Gate {
@@ -68,6 +78,7 @@ impl Gate {
             issuers: config.issuer.iter().map(secret).collect(),
             admin_token: (!config.admin.token_env.is_empty()).then(|| "the admin's token".into()),
             revocation: config.revocation.redis_url.as_deref().map(|url| RedisUrl::parse(url).unwrap()),
+            session_stores: config.session_store.iter().map(store_secrets).collect(),
             ..Secrets::default()
         };
         let loaded = Loaded { config, secrets, warnings: Vec::new() };
