@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// The header in which proxies that verify say who it is.
@@ -20,11 +21,16 @@ pub const IDENTITY: &str = "x-auth-sub";
 /// How clients call a user that no proxy named.
 pub const NOBODY: &str = "nobody";
 
-/// A running backend; its thread ends with the process.
+/// What it says to all sessions at once.
+pub const SHOUT: &str = "42[\"m\",\"to all of you, from the backend, in just 64 bytes! ---\"]";
+
+/// A running backend; its threads end with the process.
 pub struct Backend {
     pub address: SocketAddr,
     pub jwks: SocketAddr,
     seen: Arc<Seen>,
+    /// Kept while it runs.
+    life: Mutex<Option<oneshot::Sender<()>>>,
 }
 
 #[derive(Default)]
@@ -32,6 +38,7 @@ struct Seen {
     requests: AtomicU64,
     sessions: AtomicU64,
     polling: Mutex<HashMap<String, Vec<u8>>>,
+    shout: watch::Sender<()>,
 }
 
 impl Seen {
@@ -45,23 +52,31 @@ impl Backend {
     /// Starts the backend, and the identity provider's key server beside it.
     pub fn start(jwks: String) -> Res<Self> {
         let seen = Arc::new(Seen::default());
-        let (ready, addresses) = std::sync::mpsc::channel();
-        let shared = seen.clone();
-        std::thread::spawn(move || -> Res<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async {
-                let (backend, keys) = (listen()?, listen()?);
-                ready.send((backend.local_addr()?, keys.local_addr()?))?;
-                tokio::spawn(serve_keys(keys, jwks));
-                loop {
-                    let (stream, _) = backend.accept().await?;
-                    stream.set_nodelay(true)?;
-                    tokio::spawn(serve(stream, shared.clone()));
-                }
-            })
-        });
-        let (address, jwks) = addresses.recv()?;
-        Ok(Self { address, jwks, seen })
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let keys = thread(anywhere, None, move |stream| drop(tokio::spawn(serve_keys(stream, jwks.clone()))))?;
+        let backend = Self { address: anywhere, jwks: keys, seen, life: Mutex::default() };
+        let address = backend.revive()?;
+        Ok(Self { address, ..backend })
+    }
+
+    /// As if it were killed: every connection ends, and nobody listens.
+    pub fn kill(&self) {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Starts, where it was if it ran before.
+    pub fn revive(&self) -> Res<SocketAddr> {
+        let (life, end) = oneshot::channel();
+        let seen = self.seen.clone();
+        let serve = move |stream| drop(tokio::spawn(serve(stream, seen.clone())));
+        let address = thread(self.address, Some(end), serve)?;
+        *self.life.lock().unwrap_or_else(PoisonError::into_inner) = Some(life);
+        Ok(address)
+    }
+
+    /// One message to every session by WebSocket.
+    pub fn shout(&self) {
+        self.seen.shout.send_replace(());
     }
 
     /// Requests that came in so far, upgrades among them.
@@ -70,21 +85,53 @@ impl Backend {
     }
 }
 
-fn listen() -> Res<TcpListener> {
-    let socket = tokio::net::TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    Ok(socket.listen(4096)?)
+/// Accepts on a thread of its own, until the end; says where.
+fn thread(
+    address: SocketAddr,
+    end: Option<oneshot::Receiver<()>>,
+    serve: impl Fn(TcpStream) + Send + 'static,
+) -> Res<SocketAddr> {
+    let (ready, bound) = std::sync::mpsc::channel();
+    std::thread::spawn(move || -> Res<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            let listener = socket.bind(address).and_then(|()| socket.listen(4096));
+            ready.send(listener.as_ref().map_err(ToString::to_string).and_then(address_of))?;
+            let listener = listener?;
+            let accept = async {
+                loop {
+                    let (stream, _) = listener.accept().await?;
+                    stream.set_nodelay(true)?;
+                    serve(stream);
+                }
+            };
+            let end = async {
+                match end {
+                    Some(end) => drop(end.await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                result = accept => result,
+                () = end => Ok(()),
+            }
+        })
+    });
+    Ok(bound.recv()??)
 }
 
-async fn serve_keys(listener: TcpListener, jwks: String) -> Res<()> {
-    loop {
-        let (mut stream, _) = listener.accept().await?;
-        let mut buf = BytesMut::new();
-        while wire::head_end(&buf).is_none() && stream.read_buf(&mut buf).await? > 0 {}
-        let mut out = Vec::new();
-        respond(&mut out, "200 OK", "application/json", jwks.as_bytes());
-        stream.write_all(&out).await?;
-    }
+fn address_of(listener: &TcpListener) -> Result<SocketAddr, String> {
+    listener.local_addr().map_err(|e| e.to_string())
+}
+
+async fn serve_keys(mut stream: TcpStream, jwks: String) -> Res<()> {
+    let mut buf = BytesMut::new();
+    while wire::head_end(&buf).is_none() && stream.read_buf(&mut buf).await? > 0 {}
+    let mut out = Vec::new();
+    respond(&mut out, "200 OK", "application/json", jwks.as_bytes());
+    Ok(stream.write_all(&out).await?)
 }
 
 fn respond(out: &mut Vec<u8>, status: &str, kind: &str, body: &[u8]) {
@@ -120,7 +167,7 @@ async fn serve(mut stream: TcpStream, seen: Arc<Seen>) -> Res<()> {
             let sid = seen.sid(&who);
             wire::put(&mut out, wire::TEXT, open(&sid, false).as_bytes(), None);
             stream.write_all(&out).await?;
-            return websocket(stream, buf, &sid).await;
+            return websocket(stream, buf, &sid, seen.shout.subscribe()).await;
         }
         answer(&mut out, &head, &body, &who, &seen);
         stream.write_all(&out).await?;
@@ -168,7 +215,7 @@ fn answer(out: &mut Vec<u8>, head: &str, body: &[u8], who: &str, seen: &Seen) {
 }
 
 /// Frames in, the same frames out; one write for what was read.
-async fn websocket(mut stream: TcpStream, mut buf: BytesMut, sid: &str) -> Res<()> {
+async fn websocket(mut stream: TcpStream, mut buf: BytesMut, sid: &str, mut shout: watch::Receiver<()>) -> Res<()> {
     let (mut out, mut room) = (Vec::new(), 4096);
     loop {
         let mut over = false;
@@ -200,7 +247,15 @@ async fn websocket(mut stream: TcpStream, mut buf: BytesMut, sid: &str) -> Res<(
             return Ok(());
         }
         buf.reserve(room);
-        match stream.read_buf(&mut buf).await? {
+        let read = tokio::select! {
+            biased;
+            read = stream.read_buf(&mut buf) => read?,
+            _ = shout.changed() => {
+                wire::put(&mut out, wire::TEXT, SHOUT.as_bytes(), None);
+                continue;
+            }
+        };
+        match read {
             0 => return Ok(()),
             // Only connections with much to read get much room.
             n if n >= room => room = (room * 4).min(256 * 1024),

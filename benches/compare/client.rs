@@ -121,7 +121,7 @@ impl Client {
     }
 
     /// The next text frame.
-    async fn packet(&mut self) -> Res<String> {
+    pub async fn packet(&mut self) -> Res<String> {
         let frame = self.until(wire::frame).await?;
         let end = frame.payload.end;
         let text = String::from_utf8_lossy(&self.buf[frame.payload]).into_owned();
@@ -226,7 +226,7 @@ pub async fn poll(proxy: SocketAddr, login: &Login<'_>) -> Res<()> {
 }
 
 /// A Socket.IO event of exactly so many bytes.
-fn event(size: usize) -> String {
+pub fn event(size: usize) -> String {
     let (head, tail) = ("42[\"m\",\"", "\"]");
     let filling = size.saturating_sub(head.len() + tail.len());
     format!("{head}{}{tail}", "abcdefghijklmnopqrstuvwxyz".chars().cycle().take(filling).collect::<String>())

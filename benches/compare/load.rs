@@ -93,13 +93,13 @@ pub async fn measure(proxy: &Arc<Proxy>, work: Work, plan: Plan, tokens: &Arc<To
     timeout(PATIENCE, run).await.map_err(|_| "the proxy hangs")?
 }
 
-async fn settled(proxy: &Proxy) -> Res<Time> {
+pub async fn settled(proxy: &Proxy) -> Res<Time> {
     sleep(SETTLE).await;
     proxy.time()
 }
 
 /// Opens sessions, a few at a time.
-async fn open(proxy: &Arc<Proxy>, count: usize, tokens: &Arc<Tokens>) -> Res<Vec<Client>> {
+pub async fn open(proxy: &Arc<Proxy>, count: usize, tokens: &Arc<Tokens>) -> Res<Vec<Client>> {
     let left = Arc::new(AtomicUsize::new(count));
     let mut tasks = JoinSet::new();
     for _ in 0..32.min(count) {
@@ -120,7 +120,7 @@ fn ticket(left: &AtomicUsize) -> Option<usize> {
     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).ok()
 }
 
-async fn all<T: 'static>(mut tasks: JoinSet<Res<T>>) -> Res<Vec<T>> {
+pub async fn all<T: 'static>(mut tasks: JoinSet<Res<T>>) -> Res<Vec<T>> {
     let mut results = Vec::new();
     while let Some(result) = tasks.join_next().await {
         results.push(result??);
@@ -128,7 +128,7 @@ async fn all<T: 'static>(mut tasks: JoinSet<Res<T>>) -> Res<Vec<T>> {
     Ok(results)
 }
 
-async fn echo(clients: Vec<Client>, in_flight: usize, size: usize, time: Duration) -> Res<(Vec<Client>, u64)> {
+pub async fn echo(clients: Vec<Client>, in_flight: usize, size: usize, time: Duration) -> Res<(Vec<Client>, u64)> {
     let until = Instant::now() + time;
     let mut tasks = JoinSet::new();
     for mut client in clients {
@@ -141,7 +141,7 @@ async fn echo(clients: Vec<Client>, in_flight: usize, size: usize, time: Duratio
     Ok((clients, counts.into_iter().sum()))
 }
 
-async fn close(clients: Vec<Client>) -> Res<()> {
+pub async fn close(clients: Vec<Client>) -> Res<()> {
     let mut tasks = JoinSet::new();
     for client in clients {
         tasks.spawn(client.close());

@@ -15,6 +15,7 @@ mod load;
 mod proxy;
 mod relay;
 mod report;
+mod scale;
 mod tokens;
 mod wire;
 
@@ -43,6 +44,7 @@ cargo bench --bench compare -- [OPTIONS]
   --peers A,B    of relay,siogate,haproxy,nginx (all that are there)
   --json FILE    write the figures there, too
   --quick        one short round, 200 idle sessions
+  --scale [N]    instead: growth to N sessions (9000), fan-out, a fixed rate, latency, expiry, a reconnect storm
 The siogate that is measured: $SIOGATE_BIN, else the one that cargo has built beside this.";
 
 struct Options {
@@ -52,6 +54,7 @@ struct Options {
     peers: Option<Vec<String>>,
     json: Option<PathBuf>,
     plan: Plan,
+    scale: Option<scale::Plan>,
 }
 
 impl Options {
@@ -59,8 +62,8 @@ impl Options {
         let window = Duration::from_millis(400);
         let plan = Plan { window, handshakes: 1000, polls: 400, requests: 4000 };
         let limit = Duration::from_secs(55);
-        let mut options = Self { rounds: 3, limit, idle: 1000, peers: None, json: None, plan };
-        let mut rest = arguments.iter();
+        let mut options = Self { rounds: 3, limit, idle: 1000, peers: None, json: None, plan, scale: None };
+        let mut rest = arguments.iter().peekable();
         while let Some(name) = rest.next() {
             let mut value = || rest.next().ok_or(format!("{name} wants a value"));
             match name.as_str() {
@@ -72,6 +75,11 @@ impl Options {
                 "--idle" => options.idle = value()?.parse::<usize>()?.min(100_000),
                 "--peers" => options.peers = Some(value()?.split(',').map(str::to_owned).collect()),
                 "--json" => options.json = Some(value()?.into()),
+                "--scale" => {
+                    let most = rest.next_if(|word| !word.starts_with("--")).map_or(Ok(9000), |word| word.parse())?;
+                    let window = Duration::from_millis(500);
+                    options.scale = Some(scale::Plan { rounds: 2, most: most.max(100), window }.within_descriptors());
+                }
                 "--quick" => {
                     (options.rounds, options.idle) = (1, 200);
                     let window = Duration::from_millis(100);
@@ -139,8 +147,9 @@ fn compare(arguments: &[String]) -> Res<()> {
     let options = Options::parse(arguments)?;
     let siogate = std::env::var_os("SIOGATE_BIN").map_or(env!("CARGO_BIN_EXE_siogate").into(), PathBuf::from);
     let issuer = Issuer::new()?;
-    let tokens = Tokens::make(&issuer, options.plan.tokens() * options.rounds)?;
-    eprintln!("signed {} tokens in {:.1?}", options.plan.tokens() * options.rounds, started.elapsed());
+    let count = options.scale.map_or(options.plan.tokens() * options.rounds, |plan| plan.tokens());
+    let tokens = Tokens::make(&issuer, count)?;
+    eprintln!("signed {count} tokens in {:.1?}", started.elapsed());
     let (machine, load) = (report::machine(), report::load_average());
     let cores = cores();
     let dir = tempfile::tempdir()?;
@@ -151,9 +160,14 @@ fn compare(arguments: &[String]) -> Res<()> {
         backend,
         siogate: siogate.canonicalize().map_err(|e| format!("{}: {e}", siogate.display()))?,
         core: cores.map(|(proxies, _)| proxies),
-        sessions: options.idle,
+        sessions: options.scale.map_or(options.idle, |plan| plan.most),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if let Some(plan) = options.scale {
+        let figures = scale::run(&runtime, &lab, plan, &issuer, &tokens)?;
+        println!("- {machine}; load average {load} before, {} after; {figures}", report::load_average());
+        return Ok(());
+    }
 
     let mut figures = Figures::new(Vec::new());
     let mut proxies = Vec::new();

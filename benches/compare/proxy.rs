@@ -3,6 +3,7 @@
 use crate::Res;
 use crate::backend::{Backend, IDENTITY};
 use crate::tokens::{AUDIENCE, ISSUER};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -38,10 +39,14 @@ impl Kind {
 
     /// Where its binary is, for those that may not be installed.
     pub fn installed(self) -> Option<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let usual = [PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")];
-        std::env::split_paths(&path).chain(usual).map(|dir| dir.join(self.name())).find(|file| file.is_file())
+        find(self.name())
     }
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = [PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")];
+    std::env::split_paths(&path).chain(usual).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 /// What all of them need to start.
@@ -59,6 +64,8 @@ pub struct Lab {
 pub struct Proxy {
     pub kind: Kind,
     pub address: SocketAddr,
+    /// siogate's private door.
+    pub admin: Option<SocketAddr>,
     child: Child,
     used: AtomicUsize,
 }
@@ -93,21 +100,25 @@ impl Proxy {
                 (kind.installed().ok_or("not installed")?, vec!["-p".into(), dir, "-c".into(), nginx(lab, free)?])
             }
         };
-        let mut command = match lab.core {
-            Some(core) => {
-                let mut pinned = Command::new("taskset");
-                pinned.args(["-c", &core.to_string()]).arg(&program);
-                pinned
-            }
-            None => Command::new(&program),
-        };
+        let mut words: Vec<OsString> = Vec::new();
+        if find("setpriv").is_some() {
+            // Nobody drops a proxy when a signal ends this process. A master that is killed would leave its workers.
+            let signal = if kind == Kind::Nginx { "TERM" } else { "KILL" };
+            words.extend(["setpriv", "--pdeathsig", signal].map(Into::into));
+        }
+        if let Some(core) = lab.core {
+            words.extend(["taskset", "-c", &core.to_string()].map(Into::into));
+        }
+        words.push(program.clone().into());
+        let mut command = Command::new(words.remove(0));
+        command.args(words);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SIOGATE_")) {
             command.env_remove(name);
         }
         let out = File::create(&log)?;
         command.args(arguments).stdin(Stdio::piped()).stdout(out.try_clone()?).stderr(out);
         let child = command.spawn().map_err(|e| format!("{}: {e}", program.display()))?;
-        let mut proxy = Self { kind, address: free, child, used: AtomicUsize::new(0) };
+        let mut proxy = Self { kind, address: free, admin: None, child, used: AtomicUsize::new(0) };
         proxy.wait(&log)?;
         Ok(proxy)
     }
@@ -119,11 +130,10 @@ impl Proxy {
             let said = fs::read_to_string(log).unwrap_or_default();
             let address = match self.kind {
                 Kind::Relay => said.trim().parse().ok(),
-                Kind::Siogate => said
-                    .lines()
-                    .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-                    .find(|line| line["door"] == "public")
-                    .and_then(|line| line["address"].as_str()?.parse().ok()),
+                Kind::Siogate => {
+                    self.admin = door(&said, "admin");
+                    door(&said, "public")
+                }
                 Kind::Haproxy | Kind::Nginx => Some(self.address),
             };
             if let Some(address) = address.filter(|address| TcpStream::connect(address).is_ok()) {
@@ -187,6 +197,12 @@ impl Drop for Proxy {
     }
 }
 
+/// Where siogate says that one of its doors is.
+fn door(said: &str, name: &str) -> Option<SocketAddr> {
+    let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    lines.into_iter().find(|line| line["door"] == name).and_then(|line| line["address"].as_str()?.parse().ok())
+}
+
 /// A process and its descendants.
 fn tree(root: u32) -> Vec<u32> {
     let parent = |pid: u32| -> Option<u32> {
@@ -211,7 +227,8 @@ fn write(lab: &Lab, name: &str, text: &str) -> Res<String> {
     Ok(file.display().to_string())
 }
 
-/// All that is on by default stays on; only the bounds per address are out of the way, since all clients are one.
+/// All that is on by default stays on; only the bounds per address are out of the way, since all clients are one, and
+/// `exp` is the end to the second, as it is for HAProxy.
 fn siogate(lab: &Lab) -> Res<String> {
     let (backend, jwks) = (lab.backend.address, lab.backend.jwks);
     let text = format!(
@@ -229,6 +246,7 @@ issuer = "{ISSUER}"
 jwks_url = "http://{jwks}/jwks.json"
 audience = ["{AUDIENCE}"]
 algorithms = ["RS256"]
+leeway = "0s"
 [identity.headers]
 {IDENTITY} = "sub"
 [limits]

@@ -186,7 +186,7 @@ impl Figures {
     }
 }
 
-fn median(values: &[f64]) -> Option<f64> {
+pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let (low, high) = (sorted.get(sorted.len().checked_sub(1)? / 2)?, sorted.get(sorted.len() / 2)?);
@@ -199,11 +199,11 @@ fn spread(median: f64, rounds: &[f64]) -> String {
     format!("{median:.digits$} ({low:.digits$}..{high:.digits$})")
 }
 
-fn two(value: Option<f64>) -> String {
+pub fn two(value: Option<f64>) -> String {
     value.map_or("-".into(), |value| format!("{value:.2}"))
 }
 
-fn verdict(value: Option<f64>, most: f64) -> String {
+pub fn verdict(value: Option<f64>, most: f64) -> String {
     match value {
         Some(value) if value <= most => format!("{value:.2}"),
         Some(value) => format!("**{value:.2}**"),
