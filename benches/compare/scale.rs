@@ -485,10 +485,13 @@ async fn storm(proxy: &Arc<Proxy>, lab: &Lab, count: usize, tokens: &Arc<Tokens>
     Ok(Storm { count, back, attempts: attempts.load(Ordering::Relaxed), cpu, before, peak, health })
 }
 
+/// Most memory in KiB; how often `/healthz` answered, and the slowest.
+type Seen = (u64, Option<(u64, Duration)>);
+
 /// Looks at memory and health beside the load, on a thread of its own.
 struct Watch {
     over: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<Res<(u64, Option<(u64, Duration)>)>>,
+    thread: std::thread::JoinHandle<Res<Seen>>,
 }
 
 impl Watch {
@@ -510,7 +513,7 @@ impl Watch {
         Self { over, thread }
     }
 
-    fn stop(self) -> Res<(u64, Option<(u64, Duration)>)> {
+    fn stop(self) -> Res<Seen> {
         self.over.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| "the watch failed")?
     }
