@@ -16,6 +16,7 @@ mod proxy;
 mod relay;
 mod report;
 mod scale;
+mod storm;
 mod tokens;
 mod wire;
 
