@@ -120,11 +120,7 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
     for (index, store) in config.session_store.iter().enumerate() {
         credentials = credentials.with_session(&store.cookie, index, store.forward);
     }
-    let mut mapping = HeaderMapping::compile(&config.identity.headers, &config.identity.claims)
-        .map_err(|all| wrong("identity.headers", all.join("; ")))?;
-    // The default names are what backends are taught to trust: nobody may send them, mapped or not.
-    IdentityOut::default().headers.keys().for_each(|name| mapping.protect(name));
-    mapping.protect(&config.identity.assertion.clone().unwrap_or_default().header);
+    let mapping = mapping(&config).map_err(|all| wrong("identity.headers", all.join("; ")))?;
     let origins = Origins::parse(&config.socketio.allowed_origins)
         .map_err(|all| wrong("socketio.allowed_origins", all.join("; ")))?;
     let pool = Pool::new(&config.upstream).map_err(|e| wrong("upstream", e.to_string()))?;
@@ -167,6 +163,14 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
         config,
     };
     Ok(Parts { context: Arc::new(context), store, sharing, tls: acceptor, admin_token: secrets.admin_token })
+}
+
+fn mapping(config: &Config) -> Result<HeaderMapping, Vec<String>> {
+    let mut mapping = HeaderMapping::compile(&config.identity.headers, &config.identity.claims)?;
+    // The default names are what backends are taught to trust: nobody may send them, mapped or not.
+    IdentityOut::default().headers.keys().for_each(|name| mapping.protect(name));
+    mapping.protect(&config.identity.assertion.clone().unwrap_or_default().header);
+    Ok(mapping)
 }
 
 /// A revoker that shares with the other replicas, where there is a Redis.
