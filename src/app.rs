@@ -21,7 +21,7 @@ use crate::gate::admission::Rules;
 use crate::listen::door::Door;
 use crate::listen::{private, public, tls};
 use crate::protocol::origin::Origins;
-use crate::proxy::context::Context;
+use crate::proxy::context::{self, Context};
 use crate::proxy::keeper::{self, Keeper};
 use crate::proxy::own::Statements;
 use crate::reason::Reason;
@@ -131,7 +131,7 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
         unauthenticated: config.limits.max_unauthenticated,
         unauthenticated_per_ip: config.limits.max_unauthenticated_per_ip,
     };
-    let (registry, metrics) = (Registry::new(capacity), Arc::new(Metrics::default()));
+    let (registry, metrics) = (Registry::with(capacity, context::habits(&config)), Arc::new(Metrics::default()));
     let revocations = Revocations::new(config.revocation.max_entries);
     let revoker = Revoker::new(revocations, registry.clone(), clock.clone(), metrics.clone());
     let (revoker, sharing) = shared(revoker, &config, secrets.revocation.as_ref())?;
@@ -154,6 +154,7 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
         timings: Timings::new(&config.socketio),
         registry,
         clock,
+        refresh: context::names(&config),
         statements: Statements::default(),
         strangers: Context::strangers(),
         metrics,

@@ -1,6 +1,7 @@
 //! Bytes in, values out: Engine.IO, Socket.IO, WebSocket frames and HTTP targets.
 
 pub mod engineio;
+pub mod event;
 pub mod forwarded;
 pub mod frame;
 pub mod handshake;

@@ -16,6 +16,7 @@ pub mod http;
 pub mod keeper;
 pub mod own;
 pub mod polling;
+pub mod refresh;
 pub mod refusal;
 pub mod relay;
 pub mod reply;

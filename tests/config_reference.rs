@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 const MODEL: &str = concat!(
     include_str!("../src/config/model.rs"),
     include_str!("../src/config/model/revocation.rs"),
+    include_str!("../src/config/model/session.rs"),
     include_str!("../src/config/model/vouchers.rs")
 );
 const BEGIN: &str = "<!-- made by tests/config_reference.rs from here -->";

@@ -6,6 +6,7 @@ mod doors;
 mod identity;
 mod issuers;
 mod revocation;
+mod session;
 mod vouchers;
 
 use crate::config::duration;
@@ -21,6 +22,7 @@ pub fn check(config: &Config) -> Problems {
     vouchers::check(config, &mut problems);
     identity::check(config, &mut problems);
     revocation::check(config, &mut problems);
+    session::check(config, &mut problems);
     durations(config, &mut problems);
     heartbeat(config, &mut problems);
     limits(config, &mut problems);
@@ -41,6 +43,8 @@ fn durations(config: &Config, problems: &mut Problems) {
         ("socketio.ping_interval".to_string(), socketio.ping_interval, false),
         ("socketio.ping_timeout".to_string(), socketio.ping_timeout, false),
         ("session.max_lifetime".to_string(), Some(config.session.max_lifetime), false),
+        ("session.idle_timeout".to_string(), Some(config.session.idle_timeout), true),
+        ("session.refresh.warn_before".to_string(), Some(config.session.refresh.warn_before), true),
         ("revocation.remember".to_string(), Some(config.revocation.remember), false),
         ("limits.header_timeout".to_string(), Some(limits.header_timeout), false),
         ("limits.body_timeout".to_string(), Some(limits.body_timeout), false),

@@ -2,6 +2,7 @@
 
 use crate::config::duration;
 use crate::config::model::revocation::{Logout, Revocation, Transmitter};
+use crate::config::model::session::Session;
 use crate::config::model::vouchers::{Callout, Introspection, SessionStore};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub mod revocation;
+pub mod session;
 pub mod vouchers;
 
 /// The whole file.
@@ -370,21 +372,6 @@ impl Default for Assertion {
             issuer: "siogate".into(),
             audience: "backend".into(),
         }
-    }
-}
-
-/// `[session]`
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct Session {
-    /// No session lives longer, whatever its token says.
-    #[serde(with = "duration")]
-    pub max_lifetime: Duration,
-}
-
-impl Default for Session {
-    fn default() -> Self {
-        Self { max_lifetime: Duration::from_secs(24 * 3600) }
     }
 }
 

@@ -227,6 +227,13 @@ impl Admission {
         others.chain(root).collect()
     }
 
+    /// The namespaces that the client is in.
+    pub fn joined(&self) -> impl Iterator<Item = &str> {
+        let root = self.root.filter(|state| *state == State::Connected).map(|_| "/");
+        let others = self.others.iter().filter(|(_, state)| *state == State::Connected);
+        root.into_iter().chain(others.map(|(namespace, _)| &**namespace))
+    }
+
     fn state(&self, namespace: &str) -> Option<State> {
         match namespace {
             "/" => self.root,

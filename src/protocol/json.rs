@@ -1,4 +1,4 @@
-//! JSON from strangers: an object, whole, with every key once.
+//! JSON from strangers: an object or array, whole, with every key once.
 //!
 //! `serde_json::Value` is not read directly. It keeps the last of two equal keys where others keep
 //! the first, and with the feature `raw_value` it parses text inside a map with a magic key anew,
@@ -29,16 +29,30 @@ pub fn object(text: &str) -> Result<Map<String, Value>, JsonError> {
     if !text.starts_with('{') {
         return Err(JsonError::NotObject);
     }
+    match value(text, '}')? {
+        Value::Object(object) => Ok(object),
+        _ => Err(JsonError::NotObject),
+    }
+}
+
+/// Reads an array of at most 127 levels with nothing around it; `None` where it is none.
+pub fn array(text: &str) -> Option<Vec<Value>> {
+    match value(text, ']') {
+        Ok(Value::Array(array)) if text.starts_with('[') => Some(array),
+        _ => None,
+    }
+}
+
+fn value(text: &str, last: char) -> Result<Value, JsonError> {
     // The parser would allow blanks at the end.
-    if !text.ends_with('}') {
+    if !text.ends_with(last) {
         return Err(JsonError::Malformed);
     }
     let duplicate = Cell::new(false);
     let mut parser = serde_json::Deserializer::from_str(text);
     let value = Plain { duplicate: &duplicate }.deserialize(&mut parser);
     match value.and_then(|value| parser.end().map(|()| value)) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(JsonError::NotObject),
+        Ok(value) => Ok(value),
         Err(_) if duplicate.get() => Err(JsonError::DuplicateKey),
         Err(_) => Err(JsonError::Malformed),
     }

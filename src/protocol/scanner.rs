@@ -2,9 +2,11 @@
 //!
 //! The scanner never copies what it passes. It looks at each frame's head and at the first bytes of
 //! each message, and takes a message out of the stream only where somebody must read it whole (a
-//! Socket.IO CONNECT, DISCONNECT or CONNECT_ERROR).
+//! Socket.IO CONNECT, DISCONNECT or CONNECT_ERROR, or an event that is meant for the gate).
 
+use crate::protocol::event::{EventName, Is};
 use crate::protocol::frame::{FrameError, Head, Opcode, Writer, apply_mask};
+use std::sync::Arc;
 
 /// Bytes of a message that may be needed to classify it: `45`, ten digits and `-`.
 const MAX_PREFIX: usize = 13;
@@ -72,6 +74,10 @@ pub struct Scanner {
     /// The current frame is a control frame: it passes even while a message is being taken out.
     control: bool,
     messages: u64,
+    /// Those among them that are heartbeats.
+    beats: u64,
+    /// An event of the client that is taken out too.
+    event: Option<Arc<EventName>>,
     capture: Option<Box<Capture>>,
 }
 
@@ -103,13 +109,27 @@ impl Scanner {
             closing: false,
             control: false,
             messages: 0,
+            beats: 0,
+            event: None,
             capture: None,
         }
+    }
+
+    /// Takes out this event too.
+    #[must_use]
+    pub fn taking(mut self, event: Option<Arc<EventName>>) -> Self {
+        self.event = event;
+        self
     }
 
     /// Messages begun so far.
     pub fn messages(&self) -> u64 {
         self.messages
+    }
+
+    /// Messages begun so far that are no heartbeats.
+    pub fn packets(&self) -> u64 {
+        self.messages - self.beats
     }
 
     /// Payload bytes of the current frame still to come.
@@ -223,6 +243,10 @@ impl Scanner {
     #[inline]
     fn begin(&mut self, head: &Head, payload: &[u8]) -> Result<Interest, FrameError> {
         if self.watch == Watch::Frames {
+            if head.len == 1 && head.opcode == Opcode::Text {
+                let Some(byte) = payload.first() else { return Ok(Interest::Partial) };
+                self.beats += u64::from(matches!(byte ^ head.mask[0], b'2' | b'3'));
+            }
             return Ok(Interest::Pass);
         }
         if head.opcode == Opcode::Binary {
@@ -235,6 +259,11 @@ impl Scanner {
         let whole = shown as u64 == head.len;
         match classify(&prefix[..shown], whole && head.fin, self.writer) {
             Class::Pass => Ok(Interest::Pass),
+            Class::Beat => {
+                self.beats += 1;
+                Ok(Interest::Pass)
+            }
+            Class::Event => self.event(head, payload),
             Class::Attachment => self.attachment(),
             Class::Announces(n) => {
                 self.attachments = n;
@@ -246,6 +275,21 @@ impl Scanner {
             Class::Take if self.writer == Writer::Server && head.len > MAX_CAPTURE as u64 => Ok(Interest::Pass),
             Class::Take if head.len > MAX_CAPTURE as u64 => Err(FrameError::TooLong),
             Class::Take => Ok(self.start_capture(head)),
+        }
+    }
+
+    /// An event passes unless it is the one that is taken out.
+    fn event(&mut self, head: &Head, payload: &[u8]) -> Result<Interest, FrameError> {
+        let Some(name) = &self.event else { return Ok(Interest::Pass) };
+        let len = usize::try_from(head.len).unwrap_or(usize::MAX);
+        let shown = payload.iter().take(len).enumerate().map(|(i, byte)| byte ^ head.mask[i & 3]);
+        match name.begins(shown) {
+            Is::No => Ok(Interest::Pass),
+            Is::Unclear if payload.len() < len => Ok(Interest::Partial),
+            Is::Unclear if head.fin => Ok(Interest::Pass),
+            Is::Yes if head.len > MAX_CAPTURE as u64 => Err(FrameError::TooLong),
+            // A first fragment that says too little is taken whole.
+            Is::Yes | Is::Unclear => Ok(self.start_capture(head)),
         }
     }
 
@@ -306,6 +350,8 @@ impl Scanner {
 
 enum Class {
     Pass,
+    Beat,
+    Event,
     Take,
     Attachment,
     Announces(u32),
@@ -319,6 +365,8 @@ fn classify(prefix: &[u8], whole: bool, writer: Writer) -> Class {
         [] | [b'4'] if !whole => Class::Unclear,
         [b'b', ..] => Class::Attachment,
         [b'4', b'0' | b'1', ..] => Class::Take,
+        [b'4', b'2', ..] => Class::Event,
+        [b'2' | b'3', ..] => Class::Beat,
         [b'4', b'4', ..] if writer == Writer::Server => Class::Take,
         [b'4', b'5' | b'6', digits @ ..] => match digits.iter().position(|b| !b.is_ascii_digit()) {
             Some(end) => Class::Announces(decimal(&digits[..end])),

@@ -209,6 +209,33 @@ fn push_namespace(out: &mut String, ns: &str) {
     }
 }
 
+/// An event with one argument of JSON, such as `42/admin,["name",{}]`.
+pub fn event(ns: &str, name: &str, argument: &Value) -> String {
+    let mut out = String::from("42");
+    push_namespace(&mut out, ns);
+    out.push_str(&Value::from(vec![Value::from(name), argument.clone()]).to_string());
+    out
+}
+
+/// Reads an event (without the `4`): namespace, the digits of the id that its acknowledgement carries, arguments with
+/// the name in front, where they are JSON.
+pub fn parse_event(text: &str) -> Option<(&str, Option<&str>, Option<Vec<Value>>)> {
+    let (address, rest) = split_namespace(text.strip_prefix('2')?);
+    let namespace = if address.is_empty() { ROOT } else { address };
+    let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (id, arguments) = rest.split_at(digits);
+    Some((namespace, Some(id).filter(|id| !id.is_empty()), json::array(arguments)))
+}
+
+/// The acknowledgement of an event, such as `43/admin,7[{}]`.
+pub fn ack(ns: &str, id: &str, argument: &Value) -> String {
+    let mut out = String::from("43");
+    push_namespace(&mut out, ns);
+    out.push_str(id);
+    out.push_str(&Value::from(vec![argument.clone()]).to_string());
+    out
+}
+
 /// No blanks and no controls; nothing that a URL parser escapes, cuts or folds; nothing that begins data.
 fn is_namespace(namespace: &str) -> bool {
     namespace.starts_with('/') && !namespace.contains(|c: char| is_ambiguous(c) || "{}[]|^'?".contains(c))

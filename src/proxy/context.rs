@@ -10,16 +10,19 @@ use crate::auth::vouch::Asked;
 use crate::config::model::{Config, OnExpiry};
 use crate::gate::admission::{Rules, User};
 use crate::gate::budget::Budget;
+use crate::gate::refresh::{Granted, Names};
 use crate::protocol::engineio::Open;
 use crate::protocol::origin::Origins;
 use crate::proxy::headers::Peer;
 use crate::proxy::keeper::Keeper;
 use crate::proxy::own::Statements;
+use crate::proxy::timers;
 use crate::reason::Reason;
 use crate::session::clock::Clock;
 use crate::session::deadlines::End;
 use crate::session::reaper::SWEEP;
 use crate::session::registry::revoke::Card;
+use crate::session::registry::term::Habits;
 use crate::session::registry::{Entry, Registry, Stay};
 use crate::session::revoker::Revoker;
 use crate::telemetry::metrics::{Metrics, Outcome};
@@ -70,6 +73,8 @@ pub struct Context {
     pub registry: Registry,
     /// The time.
     pub clock: Clock,
+    /// What clients say to ask for a later end; `None`: they cannot.
+    pub refresh: Option<Names>,
     /// What identity providers have told.
     pub statements: Statements,
     /// How often an address may name sessions that are not there.
@@ -95,6 +100,19 @@ pub fn fingerprint(token: &str) -> Fingerprint {
 /// one after a restart, and many of them may share an address.
 const GUESSES: u32 = 100;
 const GUESS_EVERY: Duration = Duration::from_millis(100);
+
+/// The names of refreshes, where they are on.
+pub fn names(config: &Config) -> Option<Names> {
+    let refresh = &config.session.refresh;
+    refresh.enabled.then(|| Names::new(&refresh.event, &refresh.warn_event, &refresh.notify))
+}
+
+/// What the registry is to look for.
+pub fn habits(config: &Config) -> Habits {
+    let session = &config.session;
+    let warn_before = if session.refresh.enabled { session.refresh.warn_before } else { Duration::ZERO };
+    Habits { warn_before, idle_timeout: session.idle_timeout }
+}
 
 impl Context {
     /// A full budget of guesses for everybody.
@@ -192,19 +210,49 @@ impl Context {
     pub fn admit(&self, stay: &mut Stay, identity: &Identity) -> Result<(), Reason> {
         let end = self.end_of(identity);
         stay.admit(User::of(identity), end);
-        stay.trace(identity, end.wall_ms / 1000);
-        // Whoever vouched is asked again.
-        if let Some(hold) = &identity.hold {
-            let pace = self.vouchers.pace(hold.voucher);
-            self.keeper.watch(stay.entry(), identity, pace, Instant::now(), self.clock.unix());
-        }
+        self.registry.trace(stay.entry(), identity, end.wall_ms / 1000);
+        self.keep(stay.entry(), identity);
         // Only now: a revocation that came earlier stands in the table, a later one finds the session (L06).
         self.withdrawn(identity).map_or(Ok(()), Err)
+    }
+
+    /// Whoever vouched is asked again while the session lives.
+    fn keep(&self, entry: &Arc<Entry>, identity: &Identity) {
+        if let Some(hold) = &identity.hold {
+            let pace = self.vouchers.pace(hold.voucher);
+            self.keeper.watch(entry, identity, pace, Instant::now(), self.clock.unix());
+        }
     }
 
     /// Why this identity's right counts no more, where it was withdrawn before its end.
     pub fn withdrawn(&self, identity: &Identity) -> Option<Reason> {
         self.revoker.table().find(identity, self.clock.unix())
+    }
+
+    /// The session of the same user lives by this identity from now on.
+    ///
+    /// # Errors
+    /// Why it does not; it is as it was then, or over.
+    pub fn refresh(&self, entry: &Arc<Entry>, identity: &Identity) -> Result<Granted, Reason> {
+        match entry.user() {
+            Some(user) if *user == User::of(identity) => {}
+            Some(_) => return Err(Reason::SubjectMismatch),
+            None => return Err(Reason::CredentialMissing),
+        }
+        let (now, now_ms) = (timers::now(), self.clock.unix_ms());
+        let end = self.registry.extend(entry, |since| {
+            let lived = now.saturating_duration_since(since);
+            End::of(now, now_ms, identity.ends_at, self.config.session.max_lifetime.saturating_sub(lived))
+        })?;
+        self.registry.trace(entry, identity, end.wall_ms / 1000);
+        self.keep(entry, identity);
+        // As at admission: an earlier revocation stands in the table, a later one finds the session.
+        if let Some(reason) = self.withdrawn(identity) {
+            entry.end(reason);
+            return Err(reason);
+        }
+        let (expires_at, expires_in) = entry.ends(now).unwrap_or_default();
+        Ok(Granted { expires_at, expires_in })
     }
 
     /// What operators are told of a session that begins now.

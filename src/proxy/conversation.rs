@@ -1,6 +1,7 @@
 //! The task that owns a session while its packets are read one by one: until its user is known, and
 //! while it polls. As soon as it is authenticated and on a WebSocket it becomes a [`relay`].
 
+mod asides;
 mod farewell;
 
 use crate::auth::identity::Identity;
@@ -16,7 +17,7 @@ use crate::proxy::frames::{Incoming, Leg, LegError};
 use crate::proxy::gets::Gets;
 use crate::proxy::headers;
 use crate::proxy::refusal;
-use crate::proxy::relay::{self, note_refusal};
+use crate::proxy::relay::note_refusal;
 use crate::proxy::timers::{at, now};
 use crate::reason::Reason;
 use crate::session::mailbox::{Command, GetReply, PostReply};
@@ -67,6 +68,8 @@ pub struct Conversation {
     pub post: Option<oneshot::Sender<PostReply>>,
     /// Attachments still to come, from the client and from the backend.
     pub attachments: (u32, u32),
+    /// What the gate has to say to the client between its backend's packets.
+    pub asides: Vec<Packet>,
     /// The backend is gone; the client may fetch what is left until then.
     pub leave_by: Option<Instant>,
     /// The handshake, for call-outs about a token in CONNECT.
@@ -84,6 +87,7 @@ enum Step {
     Client(Result<Incoming, LegError>),
     Upstream(Result<Incoming, LegError>),
     GetGone(GetId),
+    Called(u8),
     Tick,
 }
 
@@ -139,18 +143,20 @@ impl Conversation {
 
     fn may_relay(&self) -> bool {
         let whole = |leg: &Option<Leg>| leg.as_ref().is_some_and(Leg::is_whole);
-        self.engine.on_websocket() && whole(&self.client) && whole(&self.upstream)
+        self.asides.is_empty() && self.engine.on_websocket() && whole(&self.client) && whole(&self.upstream)
     }
 
     async fn wait(&mut self) -> Step {
         let deadline = [self.engine.deadline(), self.connect_by, self.leave_by].into_iter().flatten().min();
         let room = self.engine.queued() < self.context.config.limits.max_queue;
-        let Self { mailbox, client, upstream, gets, .. } = self;
+        let callable = self.callable();
+        let Self { mailbox, client, upstream, gets, stay, .. } = self;
         tokio::select! {
             command = command(mailbox) => Step::Command(command),
             incoming = next(client) => Step::Client(incoming),
             incoming = next(upstream), if room => Step::Upstream(incoming),
             id = gets.gone() => Step::GetGone(id),
+            called = poll_fn(|cx| stay.entry().poll_called(cx, callable)) => Step::Called(called),
             () = at(deadline) => Step::Tick,
         }
     }
@@ -195,6 +201,7 @@ impl Conversation {
                 self.gets.forget(id);
                 self.engine.get_gone(id);
             }
+            Step::Called(called) => self.answer_calls(called),
             Step::Tick => {
                 if self.connect_by.is_some_and(|by| now >= by) {
                     return Some(Flow::Over(Ending::Gate(Reason::ConnectTimeout)));
@@ -259,7 +266,7 @@ impl Conversation {
             // Later requests of the session are refused at the door.
             Effect::Upgraded => self.stay.entry().close_mailbox(),
             Effect::Client(packet) => {
-                if let Some(flow) = self.from_client(packet).await {
+                if let Some(flow) = self.hear(packet).await {
                     return Some(flow);
                 }
             }
@@ -344,7 +351,7 @@ impl Conversation {
                 if let Some(reason) = self.admission.refused().filter(|_| !judged) {
                     context.metrics.refuse(reason.word());
                 }
-                self.engine.send(Packet::text(text));
+                self.say(text);
             }
             Verdict::Close(reason) => return Some(Flow::Over(Ending::Gate(reason))),
             // `judged` gives no second judgement.
@@ -391,6 +398,9 @@ impl Conversation {
             self.record.detail = Some("backend: not an Engine.IO packet".into());
             return Some(Flow::Over(Ending::Gate(Reason::UpstreamUnavailable)));
         };
+        if packet.kind() == Kind::Message {
+            self.stay.entry().active();
+        }
         match (&packet, packet.kind()) {
             (_, Kind::Open | Kind::Close | Kind::Upgrade | Kind::Noop) => return None,
             (Packet::Binary(_), _) => self.attachments.1 = self.attachments.1.saturating_sub(1),
@@ -405,26 +415,8 @@ impl Conversation {
             _ => {}
         }
         self.engine.send(packet);
+        self.say_asides();
         None
-    }
-
-    fn into_relay(self) {
-        let Self { context, stay, record, watch, admission, client, upstream, attachments, .. } = self;
-        let (Some(client), Some(upstream)) = (client, upstream) else { return };
-        let (client, upstream) = (client.into_parts(), upstream.into_parts());
-        let tasks = context.tasks.clone();
-        tasks.spawn(relay::run(relay::Parts {
-            context,
-            stay,
-            record,
-            admission,
-            watch,
-            client: (client.0, client.1.into()),
-            upstream: (upstream.0, upstream.1.into()),
-            greeting: Vec::new(),
-            attachments,
-            beats: true,
-        }));
     }
 }
 

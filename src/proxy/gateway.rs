@@ -8,7 +8,7 @@ use crate::proxy::headers::Peer;
 use crate::proxy::http as plain;
 use crate::proxy::own as gate_own;
 use crate::proxy::reply::{Answer, Inbound, closing, not_found, own};
-use crate::proxy::{polling, refusal};
+use crate::proxy::{polling, refresh, refusal};
 use crate::reason::Reason;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -60,6 +60,7 @@ fn keep_to_yourself(headers: &mut HeaderMap) {
 
 async fn dispatch(context: Arc<Context>, peer: Peer, place: Place, request: Request<Inbound>) -> Answer {
     match place {
+        _ if context.refresh.is_some() && request.uri().path() == refresh::PATH => engine(context, peer, request).await,
         _ if gate_own::serves(request.uri().path()) => gate_own::answer(&context, &peer, request).await,
         Place::Engine => engine(context, peer, request).await,
         Place::Bundle => plain::bundle(&context, &peer, request).await,
@@ -102,7 +103,7 @@ fn judge(
     Ok((Peer { address, forwarded, authority, trusted, https }, place))
 }
 
-/// A request on the Socket.IO path.
+/// A request on the Socket.IO path, or for a refresh.
 async fn engine(context: Arc<Context>, peer: Peer, request: Request<Inbound>) -> Answer {
     let own_authority = peer.forwarded.host.clone().unwrap_or_else(|| peer.authority.clone());
     let decision = context.origins.judge(request.headers(), &own_authority, context.config.socketio.require_origin);
@@ -119,6 +120,8 @@ async fn engine(context: Arc<Context>, peer: Peer, request: Request<Inbound>) ->
     }
     let mut answer = if request.method() == Method::OPTIONS {
         preflight(request.headers())
+    } else if request.uri().path() == refresh::PATH {
+        refresh::over_http(&context, &peer, request).await
     } else {
         polling::engine(context, peer, request).await
     };

@@ -332,6 +332,7 @@ impl Call<'_> {
             gets: Gets::default(),
             post: None,
             attachments: (0, 0),
+            asides: Vec::new(),
             leave_by: None,
             asked: None,
         }

@@ -151,7 +151,7 @@ fn is_nobody(context: &Context, source: usize, reason: Reason) -> bool {
 }
 
 /// The decoded values of one parameter.
-fn values(raw: &str, name: &str) -> Vec<String> {
+pub fn values(raw: &str, name: &str) -> Vec<String> {
     let pairs = raw.split('&').filter(|p| !p.is_empty()).map(|p| p.split_once('=').unwrap_or((p, "")));
     pairs.filter(|(n, _)| decode(n) == name).map(|(_, value)| decode(value)).collect()
 }

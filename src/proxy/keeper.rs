@@ -47,7 +47,8 @@ struct State {
 /// One credential and the sockets that live by it.
 struct Watched {
     hold: Arc<Hold>,
-    sessions: Vec<Weak<Entry>>,
+    /// Each with the turn in which it lives by this credential.
+    sessions: Vec<(Weak<Entry>, u32)>,
     /// Until when the last answer holds.
     until: Option<Instant>,
     /// Since when nobody answers.
@@ -74,9 +75,9 @@ impl Keeper {
         });
         // Kept short where the same client comes and goes.
         if watched.sessions.len() == watched.sessions.capacity() {
-            watched.sessions.retain(|session| session.strong_count() > 0);
+            watched.sessions.retain(|session| living(session).is_some());
         }
-        watched.sessions.push(Arc::downgrade(entry));
+        watched.sessions.push((Arc::downgrade(entry), entry.turn()));
         let first = state.due.first().is_some_and(|(_, first)| *first == number);
         if first {
             self.earlier.notify_one();
@@ -107,7 +108,7 @@ impl Keeper {
         {
             state.due.remove(&(at, number));
             let Some(watched) = state.watched.get_mut(&number) else { continue };
-            watched.sessions.retain(|session| session.strong_count() > 0);
+            watched.sessions.retain(|session| living(session).is_some());
             if watched.sessions.is_empty() {
                 state.forget(number);
             } else {
@@ -121,7 +122,7 @@ impl Keeper {
     fn answered(&self, number: u64, answer: Again, pace: Pace, now: Instant, unix: u64) -> Vec<(Arc<Entry>, Reason)> {
         let mut state = self.state();
         let Some(watched) = state.watched.get_mut(&number) else { return Vec::new() };
-        let all = |watched: &Watched| watched.sessions.iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+        let all = |watched: &Watched| watched.sessions.iter().filter_map(living).collect::<Vec<_>>();
         let over = watched.until.is_some_and(|until| until <= now);
         let reason = match answer {
             Again::Holds(identity) => {
@@ -176,6 +177,11 @@ impl State {
             self.due.insert((due, number));
         }
     }
+}
+
+/// A session that is there, and was not refreshed with another credential.
+fn living((session, turn): &(Weak<Entry>, u32)) -> Option<Arc<Entry>> {
+    session.upgrade().filter(|entry| entry.turn() == *turn)
 }
 
 /// Call-outs may see more of a request than its token: only what is shared is known to be equal.

@@ -15,9 +15,11 @@ use crate::gate::ending::Ending;
 use crate::protocol::frame::{self, FrameError, Opcode, Writer};
 use crate::protocol::scanner::{Captured, Scanner, Watch};
 use crate::proxy::context::Context;
+use crate::proxy::refresh::{self, Asked};
 use crate::proxy::relay::way::{Fault, Next, Way};
 use crate::reason::Reason;
 use crate::session::registry::Stay;
+use crate::session::registry::term::{NOTICE, WARN};
 use crate::stream::Stream;
 use crate::telemetry::access::Record;
 use secrecy::ExposeSecret;
@@ -64,7 +66,13 @@ pub struct Parts {
 }
 
 type Answered = Result<Arc<Identity>, Refusal>;
-type Judging = Pin<Box<dyn Future<Output = (Judgement, Answered)> + Send>>;
+type Judging = Pin<Box<dyn Future<Output = (Judged, Answered)> + Send>>;
+
+/// What waits for its token to be verified.
+enum Judged {
+    Connect(Box<Judgement>),
+    Refresh(Box<Asked>),
+}
 
 struct Relay {
     context: Arc<Context>,
@@ -78,6 +86,8 @@ struct Relay {
     judging: Option<Judging>,
     /// Frames for the client that wait for a place between packets.
     inject: Vec<u8>,
+    /// Packets of the application so far, where somebody counts.
+    packets: u64,
     follow: Option<Pin<Box<Sleep>>>,
     ending: Option<Ending>,
 }
@@ -103,8 +113,10 @@ impl Relay {
         if beats {
             context.watch(stay.entry());
         }
+        let event = context.refresh.as_ref().map(|names| names.event.clone());
+        let up = Scanner::new(Writer::Client, watch, max, attachments.0).taking(event);
         Self {
-            up: Way::new(Scanner::new(Writer::Client, watch, max, attachments.0), client.1, Vec::new(), patience),
+            up: Way::new(up, client.1, Vec::new(), patience),
             // A backend may say what it likes: its own limit is for what it reads.
             down: Way::new(
                 Scanner::new(Writer::Server, watch, u64::MAX, attachments.1),
@@ -120,6 +132,7 @@ impl Relay {
             admission,
             judging: None,
             inject: Vec::new(),
+            packets: 0,
             follow: None,
             ending: None,
         }
@@ -144,7 +157,7 @@ impl Relay {
             let may_inject = !self.inject.is_empty() && self.down.may_inject();
             // A verification that has just begun was not polled yet: nothing would wake us for it.
             let unpolled = self.judging.is_some() && !judged;
-            if !may_inject && !unpolled {
+            if !may_inject && !unpolled && !self.answer_calls() {
                 break;
             }
             if may_inject {
@@ -164,7 +177,11 @@ impl Relay {
 
     fn pump_both(&mut self, cx: &mut Task<'_>, buf: &mut [u8]) -> Option<Ending> {
         let Self { context, stay, admission, client, upstream, up, down, judging, inject, .. } = self;
+        let unread = down.pending.len() - down.written;
         let up_result = up.pump(cx, client, upstream, buf, &mut |message, out| {
+            if let Some(asked) = text_of(&message).and_then(|text| Asked::of(context, stay.entry(), text)) {
+                return hear(context, asked, unread, inject, judging);
+            }
             let verdict = from_client(context, admission, message);
             obey(context, verdict, out, inject, judging)
         });
@@ -182,6 +199,7 @@ impl Relay {
         if std::mem::take(&mut self.down.heard) {
             self.stay.entry().heard_upstream();
         }
+        self.note_packets();
         if self.ending.is_none() {
             self.ending = match (&self.up, &self.down) {
                 (_, down) if down.scanner.closing() || down.eof => Some(Ending::Upstream),
@@ -214,11 +232,54 @@ impl Relay {
         }
     }
 
-    /// Looks after a CONNECT that waits for its token.
+    /// Where idle sessions are ended: whether the application said something.
+    fn note_packets(&mut self) {
+        if self.context.config.session.idle_timeout.is_zero() {
+            return;
+        }
+        let packets = self.up.scanner.packets() + self.down.scanner.packets();
+        if std::mem::replace(&mut self.packets, packets) != packets {
+            self.stay.entry().active();
+        }
+    }
+
+    /// Says what others asked the session to say, where there is a place for it.
+    fn answer_calls(&mut self) -> bool {
+        let entry = self.stay.entry();
+        let called = entry.called();
+        if called == 0 {
+            return false;
+        }
+        let mut said = 0;
+        if called & WARN != 0 && self.down.may_inject() {
+            said |= WARN;
+            for packet in refresh::warnings(&self.context, entry, &self.admission) {
+                frame::encode(&mut self.down.pending, Opcode::Text, packet.as_bytes(), None);
+            }
+        }
+        if called & NOTICE != 0 && self.up.may_inject() {
+            said |= NOTICE;
+            for packet in refresh::notices(&self.context, entry, &self.admission) {
+                frame::encode(&mut self.up.pending, Opcode::Text, packet.as_bytes(), Some(frame::mask_key()));
+            }
+        }
+        entry.answered(said);
+        said != 0
+    }
+
+    /// Looks after a CONNECT or a refresh that waits for its token.
     fn poll_judging(&mut self, cx: &mut Task<'_>) -> Option<Ending> {
-        let Poll::Ready((judgement, answer)) = self.judging.as_mut()?.as_mut().poll(cx) else { return None };
+        let Poll::Ready((judged, answer)) = self.judging.as_mut()?.as_mut().poll(cx) else { return None };
         self.judging = None;
         self.up.waiting = false;
+        let judgement = match judged {
+            Judged::Connect(judgement) => judgement,
+            Judged::Refresh(asked) => {
+                let outcome = refresh::settle(&self.context, self.stay.entry(), self.record.client, answer);
+                self.inject.extend(asked.answer(outcome).map(|packet| text_frame(&packet)).unwrap_or_default());
+                return None;
+            }
+        };
         let answer = note_refusal(&self.context, &mut self.record, answer);
         let owns = |pid: &str, user: &_| self.context.owns(pid, user);
         let verdict =
@@ -228,6 +289,38 @@ impl Relay {
             Next::Go | Next::Wait => None,
         }
     }
+}
+
+/// A client asks for a later end.
+fn hear(
+    context: &Arc<Context>,
+    asked: Asked,
+    unread: usize,
+    inject: &mut Vec<u8>,
+    judging: &mut Option<Judging>,
+) -> Next {
+    match asked.token(context) {
+        Ok(token) => {
+            let context = context.clone();
+            *judging = Some(Box::pin(async move {
+                let answer = context.verify(token.expose_secret(), None).await;
+                (Judged::Refresh(Box::new(asked)), answer)
+            }));
+            Next::Wait
+        }
+        // Whoever asks without end and reads no answer.
+        Err(_) if unread + inject.len() > refresh::MAX_UNREAD => Next::End(Reason::RateLimited),
+        Err(reason) => {
+            inject.extend(asked.answer(Err(reason)).map(|packet| text_frame(&packet)).unwrap_or_default());
+            Next::Go
+        }
+    }
+}
+
+fn text_frame(packet: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::encode(&mut out, Opcode::Text, packet.as_bytes(), None);
+    out
 }
 
 fn text_of(message: &Captured) -> Option<&str> {
@@ -276,7 +369,7 @@ fn obey(
             let context = context.clone();
             *judging = Some(Box::pin(async move {
                 let answer = context.verify(judgement.token.expose_secret(), None).await;
-                (*judgement, answer)
+                (Judged::Connect(judgement), answer)
             }));
             Next::Wait
         }

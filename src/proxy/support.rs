@@ -12,7 +12,7 @@ use crate::gate::admission::{Rules, User};
 use crate::protocol::engineio::Version;
 use crate::protocol::frame::{self, Head, Opcode, Writer};
 use crate::protocol::origin::Origins;
-use crate::proxy::context::Context;
+use crate::proxy::context::{self, Context};
 use crate::proxy::keeper::Keeper;
 use crate::proxy::own::Statements;
 use crate::reason::Reason;
@@ -96,7 +96,7 @@ impl Gate {
         clock.shift(i64::try_from(testing::NOW * 1000).unwrap() - i64::try_from(clock.unix_ms()).unwrap());
         let pool = Pool::new(&config.upstream).unwrap();
         let capacity = Capacity { sessions: 100, unauthenticated: 100, unauthenticated_per_ip: 100 };
-        let (registry, metrics) = (Registry::new(capacity), Arc::new(Metrics::default()));
+        let (registry, metrics) = (Registry::with(capacity, context::habits(&config)), Arc::new(Metrics::default()));
         let revoker = Revoker::new(Revocations::new(100), registry.clone(), clock.clone(), metrics.clone());
         let mapping = HeaderMapping::compile(&config.identity.headers, &config.identity.claims).unwrap();
         let context = Context {
@@ -120,6 +120,7 @@ impl Gate {
             metrics,
             tasks: TaskTracker::new(),
             tls: false,
+            refresh: context::names(&config),
             statements: Statements::default(),
             strangers: Context::strangers(),
             draining: Arc::new(AtomicBool::new(false)),

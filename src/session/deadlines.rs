@@ -54,10 +54,10 @@ impl<T> Deadlines<T> {
         first
     }
 
-    /// Forgets a session that ended otherwise.
-    pub fn remove(&mut self, number: u64, end: &End) {
-        self.mono.remove(&(end.mono, number));
+    /// Forgets a session that ended otherwise; `false` where it was due already.
+    pub fn remove(&mut self, number: u64, end: &End) -> bool {
         self.wall.remove(&(end.wall_ms, number));
+        self.mono.remove(&(end.mono, number)).is_some()
     }
 
     /// The next end by the monotonic clock.

@@ -13,6 +13,8 @@ const SLICE: Duration = Duration::from_secs(1);
 /// Runs for as long as it is polled.
 pub async fn run(registry: Registry, clock: Clock) {
     let mut next_sweep = now() + SWEEP;
+    let idle = registry.idle_sweep();
+    let mut next_idle = idle.map(|every| now() + every);
     loop {
         let now = now();
         registry.reap(now, clock.unix_ms());
@@ -20,8 +22,15 @@ pub async fn run(registry: Registry, clock: Clock) {
             registry.sweep(now);
             next_sweep = now + SWEEP;
         }
+        if let (Some(every), Some(at)) = (idle, next_idle)
+            && now >= at
+        {
+            registry.sweep_idle();
+            next_idle = Some(now + every);
+        }
+        let next = [registry.next_end(), next_idle].into_iter().flatten().min();
         let slice = now + SLICE;
-        let until = registry.next_end().map_or(slice, |end| end.min(slice));
+        let until = next.map_or(slice, |next| next.min(slice));
         tokio::select! {
             () = tokio::time::sleep_until(until.into()) => {}
             () = registry.earlier() => {}

@@ -1,19 +1,21 @@
 //! The table of everybody who is inside.
 
 pub mod revoke;
+pub mod term;
 
 use crate::gate::admission::{MAX_NAMESPACES, User};
 use crate::protocol::engineio::Version;
 use crate::reason::Reason;
-use crate::session::deadlines::{Deadlines, End};
+use crate::session::deadlines::Deadlines;
 use crate::session::mailbox::Mailbox;
 use crate::session::recovery::Owners;
 use crate::session::registry::revoke::Card;
+use crate::session::registry::term::{Habits, Term};
 use futures_util::task::AtomicWaker;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -49,7 +51,9 @@ struct Inner {
     open: AtomicUsize,
     numbers: AtomicU64,
     waiting: Mutex<Waiting>,
+    habits: Habits,
     deadlines: Mutex<Deadlines<(Arc<Entry>, Reason)>>,
+    warnings: Mutex<Deadlines<Arc<Entry>>>,
     earlier: Notify,
     farewells: Mutex<HashMap<Box<str>, (Reason, Instant)>>,
     recovery: Mutex<Owners>,
@@ -75,12 +79,18 @@ pub struct Entry {
     posting: AtomicBool,
     user: OnceLock<User>,
     card: Card,
+    term: Mutex<Term>,
     ended: AtomicU8,
+    calls: AtomicU8,
     waker: AtomicWaker,
     quiet_client: AtomicU16,
     quiet_upstream: AtomicU16,
     /// Sweeps without a byte after which a leg is dead; 0: not watched.
     patience: AtomicU16,
+    /// Sweeps without a packet of the application.
+    idle: AtomicU32,
+    /// Counts the credentials that it has lived by.
+    turn: AtomicU32,
 }
 
 impl Entry {
@@ -193,21 +203,27 @@ pub struct Stay {
     registry: Registry,
     entry: Arc<Entry>,
     waits: Option<IpAddr>,
-    end: Option<End>,
     recovery_ids: VecDeque<String>,
 }
 
 impl Registry {
     /// An empty table.
     pub fn new(capacity: Capacity) -> Self {
+        Self::with(capacity, Habits::default())
+    }
+
+    /// The same, which does more than to end sessions in time.
+    pub fn with(capacity: Capacity, habits: Habits) -> Self {
         Self(Arc::new(Inner {
             capacity,
+            habits,
             hasher: RandomState::new(),
             shards: Default::default(),
             open: AtomicUsize::new(0),
             numbers: AtomicU64::new(1),
             waiting: Mutex::default(),
             deadlines: Mutex::default(),
+            warnings: Mutex::default(),
             earlier: Notify::new(),
             farewells: Mutex::default(),
             recovery: Mutex::new(Owners::new(capacity.sessions.saturating_mul(2).clamp(1, 1_000_000))),
@@ -240,14 +256,18 @@ impl Registry {
             posting: AtomicBool::new(false),
             user: OnceLock::new(),
             card,
+            term: Mutex::default(),
             ended: AtomicU8::new(0),
+            calls: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             quiet_client: AtomicU16::new(0),
             quiet_upstream: AtomicU16::new(0),
             patience: AtomicU16::new(0),
+            idle: AtomicU32::new(0),
+            turn: AtomicU32::new(0),
         });
         // From here on the stay's drop undoes what was counted.
-        let stay = Stay { registry: self.clone(), entry, waits, end: None, recovery_ids: VecDeque::new() };
+        let stay = Stay { registry: self.clone(), entry, waits, recovery_ids: VecDeque::new() };
         let mut shard = self.shard(sid);
         if shard.contains_key(sid) {
             drop(shard);
@@ -298,9 +318,10 @@ impl Registry {
         lock(&self.0.recovery).owns(pid, user)
     }
 
-    /// The next end, for the reaper.
+    /// The next end or warning, for the reaper.
     pub fn next_end(&self) -> Option<Instant> {
-        lock(&self.0.deadlines).next()
+        let (end, warning) = (lock(&self.0.deadlines).next(), lock(&self.0.warnings).next());
+        end.into_iter().chain(warning).min()
     }
 
     /// Resolves when the next end has moved forward.
@@ -314,6 +335,7 @@ impl Registry {
         for (entry, reason) in &due {
             entry.end(*reason);
         }
+        self.warn(now, now_ms);
         due.len()
     }
 
@@ -367,22 +389,6 @@ impl Stay {
         &self.registry
     }
 
-    /// The session has a user and an end from now on.
-    pub fn admit(&mut self, user: User, end: End) {
-        let _ = self.entry.user.set(user);
-        if let Some(ip) = self.waits.take() {
-            self.registry.no_longer_waits(ip);
-        }
-        let inner = &self.registry.0;
-        if let Some(earlier) = self.end.take() {
-            lock(&inner.deadlines).remove(self.entry.number, &earlier);
-        }
-        if lock(&inner.deadlines).insert(self.entry.number, &end, (self.entry.clone(), end.reason)) {
-            inner.earlier.notify_one();
-        }
-        self.end = Some(end);
-    }
-
     /// The backend gave this session a recovery id.
     pub fn recovery_id(&mut self, pid: String) {
         if let Some(user) = self.entry.user() {
@@ -418,9 +424,7 @@ impl Drop for Stay {
         if let Some(ip) = self.waits.take() {
             self.registry.no_longer_waits(ip);
         }
-        if let Some(end) = &self.end {
-            lock(&inner.deadlines).remove(self.entry.number, end);
-        }
+        self.forget_end();
         if let (Some(user), false) = (self.entry.user(), self.recovery_ids.is_empty()) {
             let mut recovery = lock(&inner.recovery);
             for pid in &self.recovery_ids {

@@ -108,6 +108,8 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// Sessions that have no user yet.
     pub unauthenticated: Gauge,
+    /// Sessions that live on with a new token.
+    pub refreshed: Counter,
     /// Revocations taken.
     pub revoked: Family<Revoked, Counter>,
     /// Revocations that are remembered.
@@ -138,6 +140,7 @@ impl Default for Metrics {
             handshake_seconds: Histogram::new(handshake),
             sessions: Gauge::default(),
             unauthenticated: Gauge::default(),
+            refreshed: Counter::default(),
             revoked: Family::default(),
             revocations: Gauge::default(),
             evicted: Counter::default(),
@@ -167,6 +170,7 @@ impl Default for Metrics {
         );
         registry.register("sessions", "Sessions open now", metrics.sessions.clone());
         registry.register("sessions_unauthenticated", "Sessions without a user", metrics.unauthenticated.clone());
+        registry.register("refreshes", "Sessions that live on with a new token", metrics.refreshed.clone());
         registry.register("revocations_taken", "Revocations taken, by origin and kind", metrics.revoked.clone());
         registry.register("revocations", "Revocations remembered", metrics.revocations.clone());
         registry.register("revocations_evicted", "Revocations forgotten too early", metrics.evicted.clone());

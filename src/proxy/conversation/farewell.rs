@@ -5,6 +5,7 @@ use crate::protocol::engineio::Packet;
 use crate::proxy::conversation::{Conversation, command, now};
 use crate::proxy::frames::Leg;
 use crate::proxy::refusal;
+use crate::proxy::relay;
 use crate::reason::Reason;
 use crate::session::mailbox::{Command, GetReply, PostReply};
 use std::time::Duration;
@@ -18,6 +19,26 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const LAST_POLL: Duration = Duration::from_secs(5);
 
 impl Conversation {
+    /// Goes on as a relay.
+    pub(super) fn into_relay(self) {
+        let Self { context, stay, record, watch, admission, client, upstream, attachments, .. } = self;
+        let (Some(client), Some(upstream)) = (client, upstream) else { return };
+        let (client, upstream) = (client.into_parts(), upstream.into_parts());
+        let tasks = context.tasks.clone();
+        tasks.spawn(relay::run(relay::Parts {
+            context,
+            stay,
+            record,
+            admission,
+            watch,
+            client: (client.0, client.1.into()),
+            upstream: (upstream.0, upstream.1.into()),
+            greeting: Vec::new(),
+            attachments,
+            beats: true,
+        }));
+    }
+
     /// Tells both sides and leaves.
     pub(super) async fn finish(mut self, ending: Ending) {
         // A client that was refused and left did not leave of its own accord.

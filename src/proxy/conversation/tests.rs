@@ -85,6 +85,7 @@ impl Rig {
             gets: Gets::default(),
             post: None,
             attachments: (0, 0),
+            asides: Vec::new(),
             leave_by: None,
             asked: None,
             context: context.clone(),

@@ -826,3 +826,30 @@ proptest! {
         });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_warning_waits_for_attachments_and_a_refresh_never_reaches_the_backend() {
+    let config: fn(&mut Config) = |config| config.session.refresh.enabled = true;
+    let mut rig = Rig::new(Setup { config, ..Setup::default() });
+    rig.join("/a").await;
+    rig.backend.say("40/a,{\"sid\":\"x\"}").await;
+    assert_eq!(rig.client.hears().await, "40/a,{\"sid\":\"x\"}");
+    rig.backend.say("451-[\"bin\",{}]").await;
+    assert_eq!(rig.client.hears().await, "451-[\"bin\",{}]");
+    rig.entry.call(WARN);
+    rig.client.hears_nothing().await;
+    rig.backend.send(rig.backend.frame(Opcode::Binary, b"one")).await;
+    assert_eq!(rig.client.next().await.payload, b"one");
+    assert!(rig.client.hears().await.starts_with("42/a,[\"siogate:expiring\",{\"seconds\":"));
+    let asks = |token: String| format!("42/a,7[\"siogate:refresh\",\"{token}\"]");
+    for cut in [1, 2, 6, 8, 12, 25, 40, 60] {
+        let frame = rig.client.text(&asks(token("bob")));
+        rig.client.send(&frame[..cut]).await;
+        rig.backend.hears_nothing().await;
+        rig.client.send(&frame[cut..]).await;
+        assert!(rig.client.hears().await.starts_with("43/a,7[{"));
+        rig.client.say("42/a,[\"siogate:refreshed\"]").await;
+        assert_eq!(rig.backend.hears().await, "42/a,[\"siogate:refreshed\"]");
+    }
+    rig.ended("client", "").await;
+}

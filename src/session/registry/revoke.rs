@@ -5,7 +5,7 @@ use crate::auth::identity::Identity;
 use crate::auth::revocation::{Kind, Revocation};
 use crate::gate::admission::User;
 use crate::reason::Reason;
-use crate::session::registry::{Entry, Registry, Stay, lock};
+use crate::session::registry::{Entry, Registry, lock};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -22,6 +22,11 @@ impl Card {
     /// Its name in the log and for the backend, the client's address, and when it began in unix seconds.
     pub fn new(name: Arc<str>, client: IpAddr, since: u64) -> Self {
         Self { name, client, since, trace: Mutex::default() }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -111,16 +116,14 @@ impl Entry {
     }
 }
 
-impl Stay {
-    /// The session was admitted with this credential, and can be found by it from now on: whoever revokes it later
-    /// finds the session, whoever did so before is found in the table, which is to be looked at now.
-    pub fn trace(&self, identity: &Identity, ends_at: u64) {
-        let trace = Trace::of(&self.registry.0.hasher, identity, ends_at);
-        *lock(&self.entry.card.trace) = Some(trace);
-    }
-}
-
 impl Registry {
+    /// The session lives by this credential from now on, and can be found by it: whoever revokes it later finds the
+    /// session, whoever did so before is found in the table, which is to be looked at now.
+    pub fn trace(&self, entry: &Entry, identity: &Identity, ends_at: u64) {
+        let trace = Trace::of(&self.0.hasher, identity, ends_at);
+        *lock(&entry.card.trace) = Some(trace);
+    }
+
     /// Shows out every session that a revocation concerns; returns how many.
     pub fn revoke(&self, revocation: &Revocation) -> usize {
         let value = hash(&self.0.hasher, &revocation.value);

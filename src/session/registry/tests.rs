@@ -1,5 +1,6 @@
 use super::*;
 use crate::session::clock::Clock;
+use crate::session::deadlines::End;
 use crate::session::reaper;
 use futures_util::task::noop_waker;
 use std::future::poll_fn;

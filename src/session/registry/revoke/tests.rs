@@ -4,6 +4,7 @@ use crate::auth::rules::Material;
 use crate::auth::testing::{ISSUER, NOW, P256, claims, issuer, jwks, verifier};
 use crate::protocol::engineio::Version;
 use crate::session::deadlines::End;
+use crate::session::registry::Stay;
 use crate::session::registry::{Capacity, Newcomer};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ fn admit(registry: &Registry, name: &str, changes: Value) -> Stay {
     let identity = identity(changes);
     let end = End::of(Instant::now(), NOW * 1000, identity.ends_at, Duration::from_secs(86_400));
     stay.admit(User::of(&identity), end);
-    stay.trace(&identity, end.wall_ms / 1000);
+    registry.trace(stay.entry(), &identity, end.wall_ms / 1000);
     stay
 }
 
@@ -87,7 +88,7 @@ fn l06_whoever_is_admitted_while_revocations_come_is_found_by_one_side_or_the_ot
                 let end = End::of(Instant::now(), NOW * 1000, identity.ends_at, Duration::from_secs(86_400));
                 barrier.wait();
                 stay.admit(User::of(identity), end);
-                stay.trace(identity, end.wall_ms / 1000);
+                registry.trace(stay.entry(), identity, end.wall_ms / 1000);
                 if table.find(identity, NOW).is_none() {
                     survivors.push(stay);
                 }
