@@ -78,12 +78,34 @@ async function notForAnother(transport, place) {
   }
 }
 
+/** The owner's own pid with a token that is over. */
+async function notWithoutToken(transport, place) {
+  const user = freshUser();
+  const { connection, socket } = await seasoned(transport, place, user);
+  const late = stage.client('v4', transport, place, stage.issuer.expired({ sub: user }), { tag: freshTag() });
+  try {
+    connection.drop();
+    await stage.backend.gone(connection.tag);
+    const again = late.socket('/');
+    again.raw._pid = socket.raw._pid;
+    again.raw._lastOffset = socket.raw._lastOffset;
+    late.manager.connect();
+    again.connect();
+    await again.refusal();
+    assert.equal(stage.backend.connections(late.tag), 0);
+  } finally {
+    await late.close();
+    await connection.close();
+  }
+}
+
 describe('state recovery', { concurrency: 4 }, () => {
   for (const transport of Object.keys(TRANSPORTS)) {
     for (const place of PLACES) {
       const title = `v4 ${transport === 'upgrade' ? 'polling→websocket' : transport} ${place}`;
       it(`${title}: recovered after the backend's line broke`, () => recovers(transport, place, (_, socket) => socket.emit('drop')));
       it(`${title}: recovered after the client's line broke`, () => recovers(transport, place, (connection) => connection.drop()));
+      it(`${title}: never without a live token`, { skip: needsGate }, () => notWithoutToken(transport, place));
       it(`${title}: never with the pid of another subject`, { skip: needsGate }, () => notForAnother(transport, place));
     }
   }
