@@ -2,7 +2,7 @@
 
 use crate::auth::credential::{Found, Sources};
 use crate::protocol::event::{EventName, Is};
-use crate::protocol::socketio;
+use crate::protocol::socketio::{self, Event};
 use crate::reason::Reason;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ impl Names {
         if self.event.begins(b"4".iter().chain(text.as_bytes()).copied()) != Is::Yes {
             return None;
         }
-        let (namespace, id, arguments) = socketio::parse_event(text)?;
+        let Event { namespace, id, arguments } = socketio::parse_event(text)?;
         let token = arguments.and_then(|arguments| match arguments.into_iter().nth(1) {
             Some(Value::String(token)) if !token.is_empty() => Some(token.into()),
             Some(Value::Object(object)) => match sources.in_connect(Some(&object)) {

@@ -217,14 +217,23 @@ pub fn event(ns: &str, name: &str, argument: &Value) -> String {
     out
 }
 
-/// Reads an event (without the `4`): namespace, the digits of the id that its acknowledgement carries, arguments with
-/// the name in front, where they are JSON.
-pub fn parse_event(text: &str) -> Option<(&str, Option<&str>, Option<Vec<Value>>)> {
+/// An event of a client.
+pub struct Event<'a> {
+    /// `/` or such as `/admin`.
+    pub namespace: &'a str,
+    /// The digits of the id that its acknowledgement carries.
+    pub id: Option<&'a str>,
+    /// The name, then what it is called with; `None` where it is no JSON.
+    pub arguments: Option<Vec<Value>>,
+}
+
+/// Reads an event (without the `4`).
+pub fn parse_event(text: &str) -> Option<Event<'_>> {
     let (address, rest) = split_namespace(text.strip_prefix('2')?);
     let namespace = if address.is_empty() { ROOT } else { address };
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (id, arguments) = rest.split_at(digits);
-    Some((namespace, Some(id).filter(|id| !id.is_empty()), json::array(arguments)))
+    Some(Event { namespace, id: Some(id).filter(|id| !id.is_empty()), arguments: json::array(arguments) })
 }
 
 /// The acknowledgement of an event, such as `43/admin,7[{}]`.
