@@ -126,12 +126,7 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
     let pool = Pool::new(&config.upstream).map_err(|e| wrong("upstream", e.to_string()))?;
     let acceptor = config.server.tls.as_ref().map(tls::acceptor).transpose();
     let acceptor = acceptor.map_err(|e| BuildError::Config(e.to_string()))?;
-    let capacity = Capacity {
-        sessions: config.limits.max_sessions,
-        unauthenticated: config.limits.max_unauthenticated,
-        unauthenticated_per_ip: config.limits.max_unauthenticated_per_ip,
-    };
-    let (registry, metrics) = (Registry::with(capacity, context::habits(&config)), Arc::new(Metrics::default()));
+    let (registry, metrics) = (table(&config), Arc::new(Metrics::default()));
     let revocations = Revocations::new(config.revocation.max_entries);
     let revoker = Revoker::new(revocations, registry.clone(), clock.clone(), metrics.clone());
     let (revoker, sharing) = shared(revoker, &config, secrets.revocation.as_ref())?;
@@ -172,6 +167,17 @@ fn mapping(config: &Config) -> Result<HeaderMapping, Vec<String>> {
     IdentityOut::default().headers.keys().for_each(|name| mapping.protect(name));
     mapping.protect(&config.identity.assertion.clone().unwrap_or_default().header);
     Ok(mapping)
+}
+
+/// The table of sessions.
+fn table(config: &Config) -> Registry {
+    let limits = &config.limits;
+    let capacity = Capacity {
+        sessions: limits.max_sessions,
+        unauthenticated: limits.max_unauthenticated,
+        unauthenticated_per_ip: limits.max_unauthenticated_per_ip,
+    };
+    Registry::with(capacity, context::habits(config))
 }
 
 /// A revoker that shares with the other replicas, where there is a Redis.

@@ -318,12 +318,6 @@ impl Registry {
         lock(&self.0.recovery).owns(pid, user)
     }
 
-    /// The next end or warning, for the reaper.
-    pub fn next_end(&self) -> Option<Instant> {
-        let (end, warning) = (lock(&self.0.deadlines).next(), lock(&self.0.warnings).next());
-        end.into_iter().chain(warning).min()
-    }
-
     /// Resolves when the next end has moved forward.
     pub async fn earlier(&self) {
         self.0.earlier.notified().await;

@@ -160,6 +160,12 @@ impl Registry {
         Ok(end)
     }
 
+    /// The next end or warning, for the reaper.
+    pub fn next_end(&self) -> Option<Instant> {
+        let (end, warning) = (lock(&self.0.deadlines).next(), lock(&self.0.warnings).next());
+        end.into_iter().chain(warning).min()
+    }
+
     /// Calls everybody whose end is near.
     pub(super) fn warn(&self, now: Instant, now_ms: u64) {
         let due = lock(&self.0.warnings).due(now, now_ms);
