@@ -25,12 +25,18 @@ impl fmt::Debug for CookieSecrets {
 }
 
 /// A cookie whose signature is good.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Opened {
     /// The session's id: a secret.
     pub id: String,
     /// The place of the secret that verified it.
     pub secret: usize,
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").field("secret", &self.secret).finish_non_exhaustive()
+    }
 }
 
 impl CookieSecrets {
@@ -70,6 +76,12 @@ impl CookieSecrets {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn debug_does_not_show_the_id() {
+        let shown = format!("{:?}", Opened { id: "secret-id".into(), secret: 1 });
+        assert!(shown.contains("secret: 1") && !shown.contains("secret-id"), "{shown}");
+    }
 
     const SECRET: &str = "keyboard cat of at least 32 bytes!!";
     /// Made by `cookie-signature` 1.2.

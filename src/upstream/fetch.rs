@@ -85,8 +85,8 @@ pub enum FetchError {
     Failed(String),
 }
 
-/// A question to an endpoint.
-#[derive(Clone, Debug)]
+/// A question to an endpoint. No `Debug`: its headers and body hold credentials.
+#[derive(Clone)]
 pub struct Question<'a> {
     /// GET or POST.
     pub method: Method,
@@ -98,8 +98,8 @@ pub struct Question<'a> {
     pub body: Bytes,
 }
 
-/// What an endpoint answers, whatever its status.
-#[derive(Clone, Debug)]
+/// What an endpoint answers, whatever its status. No `Debug`: it may repeat what it was asked.
+#[derive(Clone)]
 pub struct Reply {
     /// The status; redirects are not followed.
     pub status: u16,
