@@ -27,6 +27,7 @@ use crate::proxy::own::Statements;
 use crate::reason::Reason;
 use crate::session::clock::Clock;
 use crate::session::reaper;
+use crate::session::registry::ebb::{self, Passer};
 use crate::session::registry::{Capacity, Registry};
 use crate::session::revoker::Revoker;
 use crate::session::sharing::{self, Sharing};
@@ -328,6 +329,8 @@ impl App {
         let stop = CancellationToken::new();
         let mut own = JoinSet::new();
         own.spawn(reaper::run(context.registry.clone(), context.clock.clone()));
+        let mut passer = Passer::default();
+        own.spawn(ebb::run(context.registry.clone(), move || passer.pass()));
         own.spawn(keeper::run(context.clone()));
         own.spawn(note_the_time(context.clone(), self.parts.store.clone()));
         let _probe = context.config.socketio.probe.then(|| {

@@ -18,6 +18,7 @@ pub async fn run(registry: Registry, clock: Clock) {
     loop {
         let now = now();
         registry.reap(now, clock.unix_ms());
+        registry.mark();
         if now >= next_sweep {
             registry.sweep(now);
             next_sweep = now + SWEEP;

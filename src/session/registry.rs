@@ -1,7 +1,9 @@
 //! The table of everybody who is inside.
 
+pub mod ebb;
 pub mod revoke;
 pub mod term;
+mod waiting;
 
 use crate::gate::admission::{MAX_NAMESPACES, User};
 use crate::protocol::engineio::Version;
@@ -9,11 +11,13 @@ use crate::reason::Reason;
 use crate::session::deadlines::Deadlines;
 use crate::session::mailbox::Mailbox;
 use crate::session::recovery::Owners;
+use crate::session::registry::ebb::Tide;
 use crate::session::registry::revoke::Card;
 use crate::session::registry::term::{Habits, Term};
+use crate::session::registry::waiting::Waiting;
 use futures_util::task::AtomicWaker;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -55,14 +59,9 @@ struct Inner {
     deadlines: Mutex<Deadlines<(Arc<Entry>, Reason)>>,
     warnings: Mutex<Deadlines<Arc<Entry>>>,
     earlier: Notify,
+    tide: Tide,
     farewells: Mutex<HashMap<Box<str>, (Reason, Instant)>>,
     recovery: Mutex<Owners>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    total: usize,
-    by_ip: HashMap<IpAddr, usize>,
 }
 
 /// One session, as others see it.
@@ -225,6 +224,7 @@ impl Registry {
             deadlines: Mutex::default(),
             warnings: Mutex::default(),
             earlier: Notify::new(),
+            tide: Tide::default(),
             farewells: Mutex::default(),
             recovery: Mutex::new(Owners::new(capacity.sessions.saturating_mul(2).clamp(1, 1_000_000))),
         }))
@@ -241,8 +241,8 @@ impl Registry {
             inner.open.fetch_sub(1, Ordering::AcqRel);
             return Err(Reason::TooManyConnections);
         }
-        let waits = waits.map(bucket);
-        if waits.is_some_and(|ip| !self.wait(ip)) {
+        let waits = waits.map(waiting::bucket);
+        if waits.is_some_and(|ip| !lock(&inner.waiting).enter(ip, inner.capacity)) {
             inner.open.fetch_sub(1, Ordering::AcqRel);
             return Err(Reason::TooManyConnections);
         }
@@ -344,31 +344,9 @@ impl Registry {
     }
 
     fn shard(&self, sid: &str) -> MutexGuard<'_, HashMap<Box<str>, Arc<Entry>>> {
-        let index = self.0.hasher.hash_one(sid) as usize % SHARDS;
-        lock(&self.0.shards[index])
-    }
-
-    fn wait(&self, ip: IpAddr) -> bool {
-        let capacity = self.0.capacity;
-        let mut waiting = lock(&self.0.waiting);
-        let from_ip = waiting.by_ip.get(&ip).copied().unwrap_or(0);
-        let room = waiting.total < capacity.unauthenticated && from_ip < capacity.unauthenticated_per_ip;
-        if room {
-            waiting.total += 1;
-            waiting.by_ip.insert(ip, from_ip + 1);
-        }
-        room
-    }
-
-    fn no_longer_waits(&self, ip: IpAddr) {
-        let mut waiting = lock(&self.0.waiting);
-        waiting.total = waiting.total.saturating_sub(1);
-        if let Some(n) = waiting.by_ip.get_mut(&ip) {
-            *n = n.saturating_sub(1);
-            if *n == 0 {
-                waiting.by_ip.remove(&ip);
-            }
-        }
+        // Only to spread the locks: the map inside hashes with a key.
+        let sum = sid.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        lock(&self.0.shards[sum % SHARDS])
     }
 }
 
@@ -416,7 +394,7 @@ impl Drop for Stay {
     fn drop(&mut self) {
         let inner = &self.registry.0;
         if let Some(ip) = self.waits.take() {
-            self.registry.no_longer_waits(ip);
+            lock(&inner.waiting).leave(ip);
         }
         self.forget_end();
         if let (Some(user), false) = (self.entry.user(), self.recovery_ids.is_empty()) {
@@ -426,18 +404,7 @@ impl Drop for Stay {
             }
         }
         self.leave();
-        inner.open.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// The address that limits count by: IPv6 by /64, which is what one host usually has.
-fn bucket(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6([a, b, c, d, 0, 0, 0, 0].into())
-        }
-        v4 => v4,
+        inner.tide.fell_from(inner.open.fetch_sub(1, Ordering::AcqRel));
     }
 }
 

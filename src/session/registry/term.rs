@@ -123,7 +123,7 @@ impl Stay {
     pub fn admit(&mut self, user: User, end: End) {
         let _ = self.entry.user.set(user);
         if let Some(ip) = self.waits.take() {
-            self.registry.no_longer_waits(ip);
+            lock(&self.registry.0.waiting).leave(ip);
         }
         let mut term = lock(&self.entry.term);
         self.registry.withdraw(&self.entry, &mut term);

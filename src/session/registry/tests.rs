@@ -442,3 +442,37 @@ async fn p38_the_reaper_notices_a_wall_clock_that_was_set_within_a_second() {
     assert!(took >= Duration::from_secs(10) && took <= Duration::from_millis(11_010), "{took:?}");
     reaper.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn memory_is_given_back_when_half_of_many_sessions_have_gone_and_not_for_a_few() {
+    let registry = Registry::new(Capacity { sessions: 5000, ..ROOMY });
+    let given = Arc::new(AtomicUsize::new(0));
+    let counting = given.clone();
+    let watch = tokio::spawn(ebb::run(registry.clone(), move || {
+        counting.fetch_add(1, Ordering::Relaxed);
+    }));
+    let enter = |n: usize| (0..n).map(|i| registry.enter(newcomer(&i.to_string())).unwrap()).collect::<Vec<_>>();
+    let rest = || tokio::time::sleep(Duration::from_secs(10));
+    let mut few = enter(1000);
+    registry.mark();
+    few.clear();
+    rest().await;
+    assert_eq!(given.load(Ordering::Relaxed), 0);
+    for _ in 0..2 {
+        let mut many = enter(3000);
+        registry.mark();
+        many.truncate(1501);
+        registry.mark();
+        rest().await;
+        assert_eq!(given.swap(0, Ordering::Relaxed), 0, "half are still here");
+        many.truncate(10);
+        rest().await;
+        assert_eq!(given.swap(0, Ordering::Relaxed), 3);
+        drop(many);
+        rest().await;
+        assert_eq!(given.load(Ordering::Relaxed), 0, "once for each ebb");
+    }
+    watch.abort();
+    let mut passer = ebb::Passer::default();
+    (0..3).for_each(|_| passer.pass());
+}
