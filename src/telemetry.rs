@@ -1,4 +1,5 @@
 //! Counters and the one record per session. Takes words, imports no room.
 
 pub mod access;
+pub mod address;
 pub mod metrics;

@@ -4,6 +4,7 @@ use crate::auth::identity::Identity;
 use crate::protocol::forwarded::{self, Forwarded};
 use crate::proxy::context::Context;
 use crate::random;
+use crate::telemetry::address;
 use crate::upstream::head::DialHead;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use std::fmt::Write;
@@ -138,7 +139,7 @@ fn add_forwarded(out: &mut impl Sink, client: &HeaderMap, peer: &Peer) {
             let _ = write!(chain, "{value}, ");
         }
     }
-    let _ = write!(chain, "{}", peer.address);
+    address::push(&mut chain, peer.address);
     let proto = HeaderValue::from_static(if peer.https { "https" } else { "http" });
     out.add(&FORWARDED_PROTO, &proto);
     let host = peer.forwarded.host.as_deref().unwrap_or(&peer.authority);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tracing::info;
 
+use crate::telemetry::address::Address;
 use crate::telemetry::metrics::{Direction, End, Metrics, Transport};
 
 /// What is known of a session; filled in as it goes on.
@@ -62,7 +63,7 @@ impl Drop for Record {
         }
         info!(
             session = &*self.session,
-            client = %self.client,
+            client = %Address(self.client),
             transport = self.transport,
             subject = self.subject.as_deref(),
             issuer = self.issuer.as_deref(),
