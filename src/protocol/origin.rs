@@ -80,6 +80,13 @@ impl Origins {
             let fine = !require_origin && fetch_sites(headers).all(|site| matches!(site, b"same-origin" | b"none"));
             return if fine { Decision::Absent } else { Decision::Refused };
         };
+        // Browsers send the one spelling that the list is kept in.
+        if let (Allow::Listed(listed), Ok(text)) = (&self.allow, value.to_str())
+            && listed.iter().any(|origin| origin.is_spelt(text))
+        {
+            let alone = origins.next().is_none();
+            return if alone { Decision::Allowed { acao: text.to_owned() } } else { Decision::Refused };
+        }
         let parsed = value.to_str().ok().and_then(|text| Some((text, Origin::parse(text)?)));
         let Some((text, origin)) = parsed.filter(|_| origins.next().is_none()) else { return Decision::Refused };
         let allowed = match &self.allow {
@@ -105,6 +112,11 @@ impl Origin {
         let scheme = scheme.to_ascii_lowercase();
         let authority = without_default_port(&scheme, authority).to_ascii_lowercase();
         Some(Origin { scheme, authority })
+    }
+
+    fn is_spelt(&self, text: &str) -> bool {
+        let authority = text.strip_prefix(&self.scheme).and_then(|rest| rest.strip_prefix("://"));
+        authority == Some(&self.authority)
     }
 
     /// The port of a `Host` without one follows from the scheme, and the scheme is the page's.
