@@ -69,15 +69,16 @@ fn parse(bytes: &Bytes) -> Head {
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(bytes, &mut lines) {
         Ok(httparse::Status::Complete(end)) => {
-            upgrade(bytes, &parsed).map_or(Head::Other, |request| Head::Upgrade(Box::new(request), end))
+            upgrade(bytes, &parsed).map_or(Head::Other, |request| Head::Upgrade(request, end))
         }
         Ok(httparse::Status::Partial) => Head::Partial,
         Err(_) => Head::Other,
     }
 }
 
-fn upgrade(bytes: &Bytes, parsed: &httparse::Request<'_, '_>) -> Option<Request<Inbound>> {
-    if parsed.method != Some("GET") || parsed.version != Some(1) {
+fn upgrade(bytes: &Bytes, parsed: &httparse::Request<'_, '_>) -> Option<Box<Request<Inbound>>> {
+    let upgrades = || parsed.headers.iter().any(|line| line.name.eq_ignore_ascii_case("upgrade"));
+    if parsed.method != Some("GET") || parsed.version != Some(1) || !upgrades() {
         return None;
     }
     let mut headers = HeaderMap::with_capacity(parsed.headers.len());
@@ -87,10 +88,10 @@ fn upgrade(bytes: &Bytes, parsed: &httparse::Request<'_, '_>) -> Option<Request<
         headers.append(name, value);
     }
     let has_body = headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
-    if has_body || !headers.contains_key(header::UPGRADE) || headers.contains_key(header::EXPECT) {
+    if has_body || headers.contains_key(header::EXPECT) {
         return None;
     }
-    let mut request = Request::new(Either::Right(Full::default()));
+    let mut request = Box::new(Request::new(Either::Right(Full::default())));
     *request.method_mut() = Method::GET;
     *request.version_mut() = Version::HTTP_11;
     *request.uri_mut() = Uri::from_maybe_shared(bytes.slice_ref(parsed.path?.as_bytes())).ok()?;

@@ -28,7 +28,7 @@ pub enum Head {
 /// A request that is there from its first byte to its last.
 pub struct Whole {
     /// The request.
-    pub request: Request<Inbound>,
+    pub request: Box<Request<Inbound>>,
     /// How many bytes it is.
     pub len: usize,
     /// It asks for an upgrade.
@@ -83,7 +83,7 @@ fn whole(bytes: &Bytes, parsed: &httparse::Request<'_, '_>, head: usize) -> Opti
     }
     // A body that is still on its way has limits of its own.
     let len = head.checked_add(length.unwrap_or(0)).filter(|len| *len <= bytes.len())?;
-    let mut request = Request::new(Either::Right(Full::new(bytes.slice(head..len))));
+    let mut request = Box::new(Request::new(Either::Right(Full::new(bytes.slice(head..len)))));
     *request.method_mut() = method;
     *request.version_mut() = Version::HTTP_11;
     *request.uri_mut() = Uri::from_maybe_shared(bytes.slice_ref(path.as_bytes())).ok()?;

@@ -99,9 +99,9 @@ async fn begin(context: Arc<Context>, mut stream: Stream, peer: IpAddr, stop: Ca
         () = stop.cancelled() => return None,
     };
     match first {
-        First::Upgrade(request, read) => Box::pin(switch(context, stream, peer, *request, read)).await,
+        First::Upgrade(request, read) => Box::pin(switch(context, stream, peer, request, read)).await,
         First::Other(read) => match Box::pin(requests::serve(&context, stream, read, peer, &stop)).await {
-            Left::Upgrade(stream, request, read) => Box::pin(switch(context, stream, peer, *request, read)).await,
+            Left::Upgrade(stream, request, read) => Box::pin(switch(context, stream, peer, request, read)).await,
             Left::Other(stream, read) => {
                 let patience = limits.write_timeout;
                 Box::pin(converse(context, Patient::new(read, stream, patience), peer, stop)).await;
@@ -118,7 +118,7 @@ async fn switch(
     context: Arc<Context>,
     stream: Stream,
     peer: IpAddr,
-    request: Request<Inbound>,
+    request: Box<Request<Inbound>>,
     read: Bytes,
 ) -> Option<Running> {
     let patience = context.config.limits.header_timeout;
@@ -149,7 +149,7 @@ async fn converse(context: Arc<Context>, stream: Patient, peer: IpAddr, stop: Ca
             unseen.seen();
             let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
             let tasks = context.tasks.clone();
-            let mut answer = gateway::handle(context, Connection { peer }, request.map(Either::Left)).await;
+            let mut answer = gateway::handle(context, Connection { peer }, Box::new(request.map(Either::Left))).await;
             if let (Some(takeover), Some(upgrade)) = (Takeover::take(&mut answer), upgrade) {
                 tasks.spawn(take_over(takeover, upgrade));
             }

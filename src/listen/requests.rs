@@ -85,7 +85,7 @@ impl Requests<'_> {
             let Whole { request, len, upgrade, close } = whole;
             self.read = self.read.slice(len..);
             if upgrade {
-                return Left::Upgrade(self.stream, Box::new(request), self.read);
+                return Left::Upgrade(self.stream, request, self.read);
             }
             let mut ahead = BytesMut::new();
             if !self.answer(request, close, &mut ahead).await {
@@ -98,7 +98,7 @@ impl Requests<'_> {
     }
 
     /// Answers a request; `false`: it was the last one.
-    async fn answer(&mut self, request: Request<Inbound>, close: bool, ahead: &mut BytesMut) -> bool {
+    async fn answer(&mut self, request: Box<Request<Inbound>>, close: bool, ahead: &mut BytesMut) -> bool {
         let head_only = request.method() == Method::HEAD;
         let mut ahead = self.read.is_empty().then_some(ahead);
         let handling = gateway::handle(self.context.clone(), Connection { peer: self.peer }, request);

@@ -146,7 +146,8 @@ impl Context {
     ) -> Result<Arc<Identity>, Refusal> {
         match self.rules.sources.store(source) {
             Some(store) => {
-                let identity = self.vouchers.cookie(store, credential, self.clock.unix()).await?;
+                // Boxed, here and below: a question to somebody else is rare, and every request's future would have room for it.
+                let identity = Box::pin(self.vouchers.cookie(store, credential, self.clock.unix())).await?;
                 self.unless_revoked(Arc::new(identity))
             }
             None => self.verify_known(credential, fingerprint, asked).await,
@@ -167,7 +168,7 @@ impl Context {
             let of_issuer = self.verifier.knows(token);
             if self.vouchers.take(of_issuer) {
                 let now = self.clock.unix();
-                let identity = self.vouchers.token(token, fingerprint, asked, of_issuer, now).await?;
+                let identity = Box::pin(self.vouchers.token(token, fingerprint, asked, of_issuer, now)).await?;
                 return self.unless_revoked(identity);
             }
         }
@@ -177,7 +178,7 @@ impl Context {
         };
         let Some(need) = &refusal.need_key else { return Err(refusal) };
         // Whatever the answer: somebody else's fetch may have brought the key meanwhile.
-        self.keys.want(need.issuer, need.kid.as_deref()).await;
+        Box::pin(self.keys.want(need.issuer, need.kid.as_deref())).await;
         self.verifier.verify_again(token, fingerprint, self.clock.unix())
     }
 

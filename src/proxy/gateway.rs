@@ -31,13 +31,15 @@ pub struct Connection {
 }
 
 /// Answers one request.
-pub async fn handle(context: Arc<Context>, connection: Connection, request: Request<Inbound>) -> Answer {
+///
+/// The request is boxed: it goes through several engines, whose futures would each hold it whole.
+pub async fn handle(context: Arc<Context>, connection: Connection, request: Box<Request<Inbound>>) -> Answer {
     let wants_upgrade = request.headers().contains_key(header::UPGRADE);
     match judge(&context, connection, &request) {
         Ok((peer, place)) => {
             let names = context.rules.sources.query_names();
             let in_query = request.uri().query().is_some_and(|raw| plain::names_any(raw, names));
-            let mut answer = dispatch(context, peer, place, request).await;
+            let mut answer = dispatch(&context, &peer, place, request).await;
             if in_query {
                 keep_to_yourself(answer.headers_mut());
             }
@@ -58,15 +60,15 @@ fn keep_to_yourself(headers: &mut HeaderMap) {
     }
 }
 
-async fn dispatch(context: Arc<Context>, peer: Peer, place: Place, request: Request<Inbound>) -> Answer {
+async fn dispatch(context: &Arc<Context>, peer: &Peer, place: Place, request: Box<Request<Inbound>>) -> Answer {
     match place {
         _ if context.refresh.is_some() && request.uri().path() == refresh::PATH => engine(context, peer, request).await,
-        _ if gate_own::serves(request.uri().path()) => gate_own::answer(&context, &peer, request).await,
+        _ if gate_own::serves(request.uri().path()) => Box::pin(gate_own::answer(context, peer, *request)).await,
         Place::Engine => engine(context, peer, request).await,
-        Place::Bundle => plain::bundle(&context, &peer, request).await,
+        Place::Bundle => Box::pin(plain::bundle(context, peer, *request)).await,
         Place::Under => own(not_found()),
-        Place::Other if request.uri().path() == ASSERTION_KEYS => own(assertion_keys(&context)),
-        Place::Other => plain::route(context, &peer, request).await,
+        Place::Other if request.uri().path() == ASSERTION_KEYS => own(assertion_keys(context)),
+        Place::Other => plain::route(context, peer, *request).await,
     }
 }
 
@@ -104,9 +106,9 @@ fn judge(
 }
 
 /// A request on the Socket.IO path, or for a refresh.
-async fn engine(context: Arc<Context>, peer: Peer, request: Request<Inbound>) -> Answer {
-    let own_authority = peer.forwarded.host.clone().unwrap_or_else(|| peer.authority.clone());
-    let decision = context.origins.judge(request.headers(), &own_authority, context.config.socketio.require_origin);
+async fn engine(context: &Arc<Context>, peer: &Peer, request: Box<Request<Inbound>>) -> Answer {
+    let own_authority = peer.forwarded.host.as_deref().unwrap_or(&peer.authority);
+    let decision = context.origins.judge(request.headers(), own_authority, context.config.socketio.require_origin);
     if decision == Decision::Refused {
         context.metrics.refuse(Reason::OriginNotAllowed.word());
         let origin = request.headers().get(header::ORIGIN).map(|o| String::from_utf8_lossy(o.as_bytes()).into_owned());
@@ -121,7 +123,7 @@ async fn engine(context: Arc<Context>, peer: Peer, request: Request<Inbound>) ->
     let mut answer = if request.method() == Method::OPTIONS {
         preflight(request.headers())
     } else if request.uri().path() == refresh::PATH {
-        refresh::over_http(&context, &peer, request).await
+        Box::pin(refresh::over_http(context, peer, *request)).await
     } else {
         polling::engine(context, peer, request).await
     };

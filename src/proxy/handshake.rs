@@ -47,7 +47,7 @@ struct Call<'a> {
     watch: Watch,
     /// The WebSocket handshake, where the client came with one.
     upgrade: Option<Upgrade>,
-    request: Request<Inbound>,
+    request: Box<Request<Inbound>>,
     credential: Option<Fingerprint>,
 }
 
@@ -55,7 +55,7 @@ struct Call<'a> {
 pub async fn answer(
     context: &Arc<Context>,
     peer: &Peer,
-    request: Request<Inbound>,
+    request: Box<Request<Inbound>>,
     query: &Query,
     transport: Transport,
     upgrade: Option<Upgrade>,

@@ -59,7 +59,7 @@ fn path_only(uri: &Uri) -> Uri {
 }
 
 /// A request outside of the Socket.IO path.
-pub async fn route(context: Arc<Context>, peer: &Peer, request: Request<Inbound>) -> Answer {
+pub async fn route(context: &Arc<Context>, peer: &Peer, request: Request<Inbound>) -> Answer {
     if !METHODS.contains(request.method()) {
         return own(refusal::json(StatusCode::METHOD_NOT_ALLOWED, r#"{"message":"method not allowed"}"#.into()));
     }
@@ -73,13 +73,13 @@ pub async fn route(context: Arc<Context>, peer: &Peer, request: Request<Inbound>
     if upgrade.is_some() && !route.websocket {
         return own(refusal::bad_request("this route takes no upgrade"));
     }
-    let identity = match identify(&context, peer, &route, &request).await {
+    let identity = match identify(context, peer, &route, &request).await {
         Ok(identity) => identity,
         Err(answer) => return answer,
     };
     match upgrade {
-        Some(upgrade) => tunnel(&context, peer, request, &upgrade, identity).await,
-        None => forward(&context, peer, request, identity.as_deref()).await,
+        Some(upgrade) => Box::pin(tunnel(context, peer, request, &upgrade, identity)).await,
+        None => forward(context, peer, request, identity.as_deref()).await,
     }
 }
 

@@ -32,11 +32,11 @@ use tokio::time::timeout;
 const SWITCH: Duration = Duration::from_secs(10);
 
 /// Answers a request on the Socket.IO path whose origin may be there.
-pub async fn engine(context: Arc<Context>, peer: Peer, request: Request<Inbound>) -> Answer {
+pub async fn engine(context: &Arc<Context>, peer: &Peer, request: Box<Request<Inbound>>) -> Answer {
     match read(&request) {
         Ok((query, transport, upgrade)) => match query.sid.clone() {
-            Some(sid) => in_session(&context, &peer, request, &query, transport, upgrade, &sid).await,
-            None => handshake::answer(&context, &peer, request, &query, transport, upgrade).await,
+            Some(sid) => in_session(context, peer, request, &query, transport, upgrade, &sid).await,
+            None => handshake::answer(context, peer, request, &query, transport, upgrade).await,
         },
         Err(answer) => own(*answer),
     }
@@ -65,7 +65,7 @@ fn read(request: &Request<Inbound>) -> Result<Read, Box<Response<Full<Bytes>>>> 
 async fn in_session(
     context: &Arc<Context>,
     peer: &Peer,
-    request: Request<Inbound>,
+    request: Box<Request<Inbound>>,
     query: &Query,
     transport: Transport,
     upgrade: Option<Upgrade>,
@@ -219,7 +219,7 @@ impl Drop for Posting<'_> {
     }
 }
 
-async fn post(context: &Context, entry: &Entry, mailbox: Mailbox, request: Request<Inbound>) -> Answer {
+async fn post(context: &Context, entry: &Entry, mailbox: Mailbox, request: Box<Request<Inbound>>) -> Answer {
     if !entry.begin_post() {
         entry.end(Reason::ProtocolError);
         return bad_request(false);

@@ -135,7 +135,8 @@ impl Inner {
                 done => return done,
             }
         }
-        let sender = match self.connect(backend).await {
+        // Boxed: most requests find a connection that is open.
+        let sender = match Box::pin(self.connect(backend)).await {
             Ok(sender) => sender,
             Err(detail) => {
                 self.pool.report(backend, false, Instant::now());

@@ -17,6 +17,9 @@ use tokio_rustls::TlsConnector;
 /// Addresses of a name are used for so long without asking again: a burst of sessions is one question.
 const NAME_FRESH: Duration = Duration::from_secs(5);
 
+/// A connection that is on its way, and how much was said on it.
+type Begun = io::Result<(TcpStream, usize)>;
+
 /// A target that can be connected to.
 pub struct Endpoint {
     address: Address,
@@ -75,19 +78,27 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::connect`].
     pub async fn open(&self, deadline: Instant, first: &[u8]) -> io::Result<(Stream, usize)> {
-        let opening = timeout_at(deadline, self.start(deadline, first));
+        // What has nothing to wait for is there at once. The rest is boxed: a handshake's future would have room for it.
+        let begun = match &self.address {
+            Address::Ip(address) if self.tls.is_none() && self.allows(*address) => match begin(*address, first) {
+                Ok((tcp, said)) if said > 0 => return Ok((Stream::Tcp(tcp), said)),
+                begun => Some(begun),
+            },
+            _ => None,
+        };
+        let opening = timeout_at(deadline, Box::pin(self.start(deadline, first, begun)));
         opening.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    async fn start(&self, deadline: Instant, first: &[u8]) -> io::Result<(Stream, usize)> {
+    async fn start(&self, deadline: Instant, first: &[u8], begun: Option<Begun>) -> io::Result<(Stream, usize)> {
         // Behind TLS the first bytes on the wire are not the caller's.
         let first = if self.tls.is_some() { &[] } else { first };
         let (tcp, said) = match &self.address {
             Address::Unix(path) => return unix(path).await.map(|stream| (Stream::Unix(stream), 0)),
-            Address::Ip(address) => self.tcp(&[*address], deadline, first).await?,
+            Address::Ip(address) => self.tcp(&[*address], deadline, first, begun).await?,
             Address::Name(name, port) => {
                 let addresses = self.resolve(name, *port).await?;
-                match self.tcp(&addresses, deadline, first).await {
+                match self.tcp(&addresses, deadline, first, None).await {
                     Ok(tcp) => tcp,
                     Err(error) => {
                         self.doubt();
@@ -101,14 +112,19 @@ impl Endpoint {
         Ok((Stream::Tls(Box::new(tls.into())), 0))
     }
 
+    fn allows(&self, address: SocketAddr) -> bool {
+        !self.loopback_only || address.ip().is_loopback()
+    }
+
     /// The addresses in turn, each with its share of the time that is left: one that drops packets does not eat it all.
-    async fn tcp(&self, addresses: &[SocketAddr], deadline: Instant, first: &[u8]) -> io::Result<(TcpStream, usize)> {
+    /// The first one may have been begun.
+    async fn tcp(&self, addresses: &[SocketAddr], deadline: Instant, first: &[u8], mut begun: Option<Begun>) -> Begun {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no usable address");
         for (i, address) in addresses.iter().enumerate() {
-            if self.loopback_only && !address.ip().is_loopback() {
+            if !self.allows(*address) {
                 continue;
             }
-            let (tcp, said) = match begin(*address, first) {
+            let (tcp, said) = match begun.take().unwrap_or_else(|| begin(*address, first)) {
                 Ok((tcp, 0)) => (tcp, 0),
                 Ok(connected) => return Ok(connected),
                 Err(error) => {
@@ -171,7 +187,7 @@ impl Endpoint {
 }
 
 /// Asks for a connection, and says as much of `first` as it takes at once.
-fn begin(address: SocketAddr, first: &[u8]) -> io::Result<(TcpStream, usize)> {
+fn begin(address: SocketAddr, first: &[u8]) -> Begun {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     // Small frames must not wait for the acknowledgement of the last one.
     socket.set_tcp_nodelay(true)?;

@@ -105,16 +105,9 @@ pub async fn websocket_at(
     let key = key()?;
     let request = head.request(&backend.host, &key).ok_or_else(|| invalid("the path cannot be sent"))?;
     let exchange = async {
-        let (mut stream, said) = backend.endpoint.open(connected_by, &request).await.map_err(unavailable)?;
-        let rest = request.get(said..).unwrap_or_default();
-        let dialog = timeout_at(deadline, async {
-            stream.write_all(rest).await?;
-            stream.flush().await
-        });
-        dialog.await.map_err(|_| late())?.map_err(unavailable)?;
-        drop(request);
-        let dialog = Dialog { stream, buffer: BytesMut::with_capacity(ANSWER), deadline };
-        dialog.run(&answer::accept_for(&key), head.offered()).await
+        let (stream, said) = backend.endpoint.open(connected_by, &request).await.map_err(unavailable)?;
+        let dialog = Dialog { stream, buffer: BytesMut::new(), deadline };
+        dialog.run(request.get(said..).unwrap_or_default(), &answer::accept_for(&key), head.offered()).await
     };
     let result = exchange.await;
     match &result {
@@ -133,9 +126,17 @@ struct Dialog {
 }
 
 impl Dialog {
-    async fn run(mut self, accept: &[u8], offered: &[String]) -> Result<Dialed, DialError> {
-        let deadline = self.deadline;
-        let head = timeout_at(deadline, self.head(accept, offered)).await;
+    /// Says the rest of the request and hears the answer.
+    async fn run(mut self, rest: &[u8], accept: &[u8], offered: &[String]) -> Result<Dialed, DialError> {
+        let dialog = timeout_at(self.deadline, async {
+            if !rest.is_empty() {
+                self.stream.write_all(rest).await.map_err(unavailable)?;
+                self.stream.flush().await.map_err(unavailable)?;
+            }
+            self.buffer.reserve(ANSWER);
+            self.head(accept, offered).await
+        });
+        let head = dialog.await;
         match head.map_err(|_| late())?? {
             Answer::Switched { len, protocol, headers } => {
                 let _ = self.buffer.split_to(len.min(self.buffer.len()));
