@@ -10,7 +10,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::SecretString;
 use siogate::auth::callout::CalloutRules;
 use siogate::auth::claims::HeaderMapping;
-use siogate::auth::credential::{Found, Sources as Credentials};
+use siogate::auth::credential::{Found, Passed, Sources as Credentials};
 use siogate::auth::events::{Transmitter, keys_of};
 use siogate::auth::introspection::IntrospectionRules;
 use siogate::auth::jose::{self, Algorithm, Compact};
@@ -346,14 +346,14 @@ pub fn credential(data: &[u8]) {
     let headers = headers(data);
     let _ = credentials().in_request(&headers, |_| Vec::new());
     let mut rest = HeaderMap::new();
-    credentials().without_credentials(&headers, |name, value| {
+    credentials().without_credentials(&headers, Passed::None, |name, value| {
         rest.append(name, value.clone());
     });
     let left = credentials().in_request(&rest, |_| Vec::new());
     assert!(!matches!(left, Found::Token { .. }), "{left:?}");
     if let Ok(mut payload) = jose::object(data) {
         let _ = credentials().in_connect(Some(&payload));
-        credentials().strip_connect(&mut payload);
+        credentials().strip_connect(&mut payload, Passed::None);
         assert!(matches!(credentials().in_connect(Some(&payload)), Found::None));
     }
 }

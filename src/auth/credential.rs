@@ -55,6 +55,18 @@ pub enum Found {
     },
 }
 
+/// Which credentials go on to the backend. One that nobody looked at could be anybody's, and a backend that leaves
+/// the looking to the gate would believe it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// None.
+    None,
+    /// The one in this place, which was verified.
+    Verified(usize),
+    /// Whatever stands there: nobody is asked who it is.
+    All,
+}
+
 /// `[credentials] sources`, compiled.
 #[derive(Clone, Debug)]
 pub struct Sources {
@@ -128,6 +140,19 @@ impl Sources {
         Found::None
     }
 
+    /// Looks through the query of a namespace, of which `query` gives all values of a decoded parameter name.
+    pub fn in_query(&self, query: impl Fn(&str) -> Vec<String>) -> Found {
+        for (source, (_, place)) in self.places.iter().enumerate() {
+            let Place::Query(name) = place else { continue };
+            match single(query(name), "query parameter", name) {
+                Ok(None) => {}
+                Ok(Some(token)) => return Found::Token { token: token.into(), source, cookie: false },
+                Err(detail) => return Found::Malformed { detail },
+            }
+        }
+        Found::None
+    }
+
     /// Looks through the payload of a CONNECT packet.
     pub fn in_connect(&self, data: Option<&Map<String, Value>>) -> Found {
         let Some(data) = data else { return Found::None };
@@ -165,6 +190,24 @@ impl Sources {
         &self.query_names
     }
 
+    /// Those of them that do not go on to the backend.
+    pub fn query_names_withheld(&self, passed: Passed) -> impl Iterator<Item = &str> {
+        self.withheld(passed)
+            .filter_map(|place| if let Place::Query(name) = place { Some(name.as_str()) } else { None })
+    }
+
+    /// The places whose credentials do not go on; what becomes of a store's cookie is said with the store.
+    fn withheld(&self, passed: Passed) -> impl Iterator<Item = &Place> {
+        let stays = move |source: usize, place: &Place| match passed {
+            _ if matches!(place, Place::Session { .. }) => true,
+            Passed::None => true,
+            Passed::Verified(verified) => verified != source,
+            Passed::All => false,
+        };
+        let places = self.places.iter().enumerate();
+        places.filter_map(move |(source, (_, place))| stays(source, place).then_some(place))
+    }
+
     /// The subprotocol to answer with where a credential came as one: browsers fail a WebSocket whose offer is
     /// not taken up.
     pub fn subprotocol_answer(&self, headers: &HeaderMap) -> Option<&str> {
@@ -174,18 +217,25 @@ impl Sources {
         })
     }
 
-    /// Goes through a request's headers without the credentials in them; the rest is left byte for byte.
-    pub fn without_credentials(&self, headers: &HeaderMap, mut each: impl FnMut(&HeaderName, &HeaderValue)) {
+    /// Goes through a request's headers without the credentials in them that do not go on; the rest is left byte for
+    /// byte.
+    pub fn without_credentials(
+        &self,
+        headers: &HeaderMap,
+        passed: Passed,
+        mut each: impl FnMut(&HeaderName, &HeaderValue),
+    ) {
+        let offers = self.withheld(passed).any(|place| matches!(place, Place::Subprotocol(_)));
         let mut offers_told = false;
         for (name, value) in headers {
-            if *name == SEC_WEBSOCKET_PROTOCOL && self.reads_offers() {
+            if *name == SEC_WEBSOCKET_PROTOCOL && offers {
                 // A credential may be spread over two lines.
                 if !std::mem::replace(&mut offers_told, true) {
-                    self.remaining_offers(headers).iter().for_each(|value| each(name, value));
+                    self.remaining_offers(headers, passed).iter().for_each(|value| each(name, value));
                 }
                 continue;
             }
-            match self.judge(name, value) {
+            match self.judge(name, value, passed) {
                 Rewrite::Keep => each(name, value),
                 Rewrite::Drop => {}
                 Rewrite::Replace(value) => each(name, &value),
@@ -193,13 +243,9 @@ impl Sources {
         }
     }
 
-    fn reads_offers(&self) -> bool {
-        self.places.iter().any(|(_, place)| matches!(place, Place::Subprotocol(_)))
-    }
-
-    fn judge(&self, name: &HeaderName, value: &HeaderValue) -> Rewrite {
+    fn judge(&self, name: &HeaderName, value: &HeaderValue, passed: Passed) -> Rewrite {
         let mut verdict = Rewrite::Keep;
-        for (_, place) in &self.places {
+        for place in self.withheld(passed) {
             let kept = if let Rewrite::Replace(value) = &verdict { value } else { value };
             let next = match place {
                 // Another scheme is somebody else's credential.
@@ -221,9 +267,9 @@ impl Sources {
         verdict
     }
 
-    fn remaining_offers(&self, headers: &HeaderMap) -> Vec<HeaderValue> {
+    fn remaining_offers(&self, headers: &HeaderMap, passed: Passed) -> Vec<HeaderValue> {
         let mut lines: Vec<HeaderValue> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().cloned().collect();
-        for (_, place) in &self.places {
+        for place in self.withheld(passed) {
             if let Place::Subprotocol(name) = place {
                 strip_offers(&mut lines, name);
             }
@@ -231,9 +277,9 @@ impl Sources {
         lines
     }
 
-    /// Takes every credential out of the payload of a CONNECT packet.
-    pub fn strip_connect(&self, data: &mut Map<String, Value>) {
-        for (_, place) in &self.places {
+    /// Takes every credential that does not go on out of the payload of a CONNECT packet.
+    pub fn strip_connect(&self, data: &mut Map<String, Value>, passed: Passed) {
+        for place in self.withheld(passed) {
             if let Place::Auth(path) = place {
                 remove(data, path);
             }

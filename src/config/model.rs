@@ -238,7 +238,7 @@ impl Default for SocketIo {
 pub struct Credentials {
     /// Places, most trusted first: `auth:KEY`, `header:NAME`, `query:NAME`, `cookie:NAME`, `subprotocol:NAME`.
     pub sources: Vec<String>,
-    /// Pass the credential on to the backend.
+    /// Pass the credential that was verified on to the backend; whatever else stands in one of these places is taken out.
     pub forward: bool,
 }
 

@@ -3,7 +3,7 @@
 //! One session has one user. The first valid credential fixes it (in the handshake, or in the first
 //! CONNECT); every further namespace passes with it, or with a token of the same user.
 
-use crate::auth::credential::{Found, Sources};
+use crate::auth::credential::{Found, Passed, Sources};
 use crate::auth::identity::Identity;
 use crate::protocol::engineio::Version;
 use crate::protocol::socketio::{self, Connect};
@@ -40,8 +40,15 @@ impl User {
 pub struct Rules {
     /// Where credentials may stand.
     pub sources: Sources,
-    /// Leave the credential in the CONNECT packet.
+    /// Pass a credential that was verified on to the backend.
     pub forward: bool,
+}
+
+impl Rules {
+    /// What goes on where the credential in this place was verified, or none was.
+    pub fn passed(&self, verified: Option<usize>) -> Passed {
+        verified.filter(|_| self.forward).map_or(Passed::None, Passed::Verified)
+    }
 }
 
 /// What to do with a packet of the client.
@@ -64,6 +71,8 @@ pub struct Judgement {
     pub connect: Connect,
     /// Its token.
     pub token: SecretString,
+    /// Where that stood.
+    pub source: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -144,10 +153,15 @@ impl Admission {
         if self.others.len() >= MAX_NAMESPACES {
             return self.refuse(&connect.namespace, Reason::NamespaceForbidden);
         }
-        match rules.sources.in_connect(connect.data.as_ref()) {
-            Found::Token { token, .. } => Verdict::Judge(Box::new(Judgement { connect, token })),
+        let found = match (&connect.query, rules.forward) {
+            // Protocol 3 has no payload. One that does not go on need not be looked at.
+            (Some(query), true) => rules.sources.in_query(|name| values(query, name)),
+            _ => rules.sources.in_connect(connect.data.as_ref()),
+        };
+        match found {
+            Found::Token { token, source, .. } => Verdict::Judge(Box::new(Judgement { connect, token, source })),
             Found::Malformed { .. } => self.refuse(&connect.namespace, Reason::CredentialMalformed),
-            Found::None if self.user.is_some() => self.admit(connect, rules, owns),
+            Found::None if self.user.is_some() => self.admit(connect, None, rules, owns),
             Found::None => self.refuse(&connect.namespace, self.fallback),
         }
     }
@@ -155,11 +169,12 @@ impl Admission {
     /// The verifier's answer to a [`Verdict::Judge`].
     pub fn judged(
         &mut self,
-        connect: Connect,
+        judgement: Judgement,
         answer: Result<&Identity, Reason>,
         rules: &Rules,
         owns: OwnsPid<'_>,
     ) -> Verdict {
+        let Judgement { connect, source, .. } = judgement;
         let user = match answer {
             Ok(identity) => User::of(identity),
             // Nobody's fault but ours: end the transport, so that stock clients try again.
@@ -171,14 +186,13 @@ impl Admission {
             Some(_) => {}
             None => self.user = Some(user),
         }
-        self.admit(connect, rules, owns)
+        self.admit(connect, Some(source), rules, owns)
     }
 
-    fn admit(&mut self, mut connect: Connect, rules: &Rules, owns: OwnsPid<'_>) -> Verdict {
+    fn admit(&mut self, mut connect: Connect, verified: Option<usize>, rules: &Rules, owns: OwnsPid<'_>) -> Verdict {
+        let passed = rules.passed(verified);
         if let Some(data) = &mut connect.data {
-            if !rules.forward {
-                rules.sources.strip_connect(data);
-            }
+            rules.sources.strip_connect(data, passed);
             // Recovery does not look at identity at the backend: a foreign pid would hand over
             // somebody else's rooms and data.
             let pid = data.get("pid").and_then(|pid| pid.as_str());
@@ -188,9 +202,8 @@ impl Admission {
                 data.remove("offset");
             }
         }
-        if !rules.forward {
-            connect.query = connect.query.take().and_then(|q| without(&q, rules.sources.query_names()));
-        }
+        let withheld: Vec<_> = rules.sources.query_names_withheld(passed).collect();
+        connect.query = connect.query.take().and_then(|query| without(&query, &withheld));
         self.set(&connect.namespace.clone(), Some(State::Pending));
         Verdict::Replace(connect.serialise(self.version))
     }
@@ -262,18 +275,24 @@ impl Admission {
     }
 }
 
+/// The decoded values of one parameter of a query.
+fn values(query: &str, name: &str) -> Vec<String> {
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.filter(|(this, _)| decode(this) == name).map(|(_, value)| decode(value)).collect()
+}
+
 /// Removes the named parameters from a query; `None` where nothing is left.
-fn without(query: &str, names: &[String]) -> Option<String> {
-    let decoded =
-        |name: &str| percent_encoding::percent_decode_str(&name.replace('+', " ")).decode_utf8_lossy().into_owned();
-    let kept: Vec<&str> = query
-        .split('&')
-        .filter(|pair| {
-            let name = decoded(pair.split_once('=').map_or(*pair, |(name, _)| name));
-            !names.contains(&name)
-        })
-        .collect();
+fn without(query: &str, names: &[&str]) -> Option<String> {
+    let stays = |pair: &&str| {
+        let name = decode(pair.split_once('=').map_or(*pair, |(name, _)| name));
+        !names.contains(&name.as_str())
+    };
+    let kept: Vec<&str> = query.split('&').filter(stays).collect();
     (!kept.is_empty()).then(|| kept.join("&"))
+}
+
+fn decode(text: &str) -> String {
+    percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

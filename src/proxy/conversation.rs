@@ -333,8 +333,7 @@ impl Conversation {
         if let Verdict::Judge(judgement) = verdict {
             let answer = context.verify(judgement.token.expose_secret(), self.asked.as_ref()).await;
             let answer = note_refusal(&context, &mut self.record, answer);
-            verdict =
-                self.admission.judged(judgement.connect, answer.as_deref().map_err(|r| *r), &context.rules, &owns);
+            verdict = self.admission.judged(*judgement, answer.as_deref().map_err(|r| *r), &context.rules, &owns);
             identity = answer.ok();
         }
         match verdict {

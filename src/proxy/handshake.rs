@@ -1,7 +1,7 @@
 //! Opens sessions: verified at once where the request carries a credential, else with its CONNECT.
 
 use crate::auth::cache::Fingerprint;
-use crate::auth::credential::Found;
+use crate::auth::credential::{Found, Passed};
 use crate::auth::identity::Identity;
 use crate::auth::verifier::Refusal;
 use crate::auth::vouch::Asked;
@@ -49,6 +49,8 @@ struct Call<'a> {
     upgrade: Option<Upgrade>,
     request: Box<Request<Inbound>>,
     credential: Option<Fingerprint>,
+    /// Where the credential stands that was verified.
+    verified: Option<usize>,
 }
 
 /// Answers a request without a sid.
@@ -86,7 +88,7 @@ pub async fn answer(
     }
     let raw = context.config.socketio.protocol == Protocol::EngineIo;
     let watch = if raw { Watch::Frames } else { Watch::SocketIo };
-    let call = Call { context, peer, query, version, watch, upgrade, request, credential: None };
+    let call = Call { context, peer, query, version, watch, upgrade, request, credential: None, verified: None };
     let answer = call.judge().await;
     context.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
     answer
@@ -104,7 +106,10 @@ impl Call<'_> {
                 self.credential = Some(fingerprint);
                 let asked = self.asked();
                 match context.identify(source, token.expose_secret(), &fingerprint, asked.as_ref()).await {
-                    Ok(identity) => return self.with_identity(&identity).await,
+                    Ok(identity) => {
+                        self.verified = Some(source);
+                        return self.with_identity(&identity).await;
+                    }
                     Err(refusal) => refusal,
                 }
             }
@@ -137,7 +142,7 @@ impl Call<'_> {
     }
 
     fn asked(&self) -> Option<Arc<Asked>> {
-        let target = || plain::target(self.context, self.request.uri());
+        let target = || plain::target(self.context, self.request.uri(), Passed::None);
         self.context.vouchers.want_to_see()?;
         self.context.asked(self.request.method(), &target(), self.request.headers(), self.peer)
     }
@@ -147,13 +152,11 @@ impl Call<'_> {
     }
 
     fn head(&self) -> DialHead {
-        let sources = &self.context.rules.sources;
-        let names: Vec<&str> = match self.context.rules.forward {
-            true => Vec::new(),
-            false => sources.query_names().iter().map(String::as_str).collect(),
-        };
+        let rules = &self.context.rules;
+        let passed = rules.passed(self.verified);
+        let names: Vec<&str> = rules.sources.query_names_withheld(passed).collect();
         let mut head = DialHead::new(&format!("{}?{}", self.request.uri().path(), self.query.upstream(&names)));
-        headers::write_for_upstream(self.context, self.request.headers(), self.peer, &mut head);
+        headers::write_for_upstream(self.context, self.request.headers(), self.peer, passed, &mut head);
         head
     }
 

@@ -1,5 +1,6 @@
 //! What is taken out of a client's headers, and what is put in, on the way to a backend.
 
+use crate::auth::credential::Passed;
 use crate::auth::identity::Identity;
 use crate::protocol::forwarded::{self, Forwarded};
 use crate::proxy::context::Context;
@@ -79,27 +80,23 @@ pub struct Peer {
     pub https: bool,
 }
 
-/// A client's request headers, made fit for a backend: nothing hop-by-hop, no credential, nothing
-/// that only the gate may say.
-pub fn for_upstream(context: &Context, client: &HeaderMap, peer: &Peer) -> HeaderMap {
+/// A client's request headers, made fit for a backend: nothing hop-by-hop, no credential but what is passed on,
+/// nothing that only the gate may say.
+pub fn for_upstream(context: &Context, client: &HeaderMap, peer: &Peer, passed: Passed) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(client.len() + 8);
-    write_for_upstream(context, client, peer, &mut out);
+    write_for_upstream(context, client, peer, passed, &mut out);
     out
 }
 
 /// The same, written to where they go on.
-pub fn write_for_upstream(context: &Context, client: &HeaderMap, peer: &Peer, out: &mut impl Sink) {
+pub fn write_for_upstream(context: &Context, client: &HeaderMap, peer: &Peer, passed: Passed, out: &mut impl Sink) {
     let named = connection_tokens(client);
-    let mut pass = |name: &HeaderName, value: &HeaderValue| {
+    let pass = |name: &HeaderName, value: &HeaderValue| {
         if may_pass(context, name, peer.trusted) && !named.contains(name) {
             out.add(name, value);
         }
     };
-    if context.rules.forward {
-        client.iter().for_each(|(name, value)| pass(name, value));
-    } else {
-        context.rules.sources.without_credentials(client, pass);
-    }
+    context.rules.sources.without_credentials(client, passed, pass);
     add_forwarded(out, client, peer);
 }
 

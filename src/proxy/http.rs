@@ -1,7 +1,7 @@
 //! Everything that is not Engine.IO: plain requests, and WebSockets of the application's own, by
 //! `[[http.route]]`. Every request is verified anew.
 
-use crate::auth::credential::Found;
+use crate::auth::credential::{Found, Passed};
 use crate::auth::identity::Identity;
 use crate::config::model::{ClientBundle, Route, RouteAuth};
 use crate::gate::admission::{Admission, User};
@@ -45,7 +45,7 @@ pub async fn bundle(context: &Context, peer: &Peer, request: Request<Inbound>) -
     if !served || !matches!(*request.method(), Method::GET | Method::HEAD) {
         return own(not_found());
     }
-    let headers = headers::for_upstream(context, request.headers(), peer);
+    let headers = headers::for_upstream(context, request.headers(), peer, Passed::None);
     let mut onward = Request::new(Empty::<Bytes>::new());
     *onward.method_mut() = request.method().clone();
     *onward.uri_mut() = path_only(request.uri());
@@ -73,13 +73,13 @@ pub async fn route(context: &Arc<Context>, peer: &Peer, request: Request<Inbound
     if upgrade.is_some() && !route.websocket {
         return own(refusal::bad_request("this route takes no upgrade"));
     }
-    let identity = match identify(context, peer, &route, &request).await {
-        Ok(identity) => identity,
+    let (identity, passed) = match identify(context, peer, &route, &request).await {
+        Ok(found) => found,
         Err(answer) => return answer,
     };
     match upgrade {
-        Some(upgrade) => Box::pin(tunnel(context, peer, request, &upgrade, identity)).await,
-        None => forward(context, peer, request, identity.as_deref()).await,
+        Some(upgrade) => Box::pin(tunnel(context, peer, request, &upgrade, identity, passed)).await,
+        None => forward(context, peer, request, identity.as_deref(), passed).await,
     }
 }
 
@@ -93,27 +93,31 @@ fn find<'a>(routes: &'a [Route], path: &str) -> Option<&'a Route> {
     routes.iter().filter(matches).max_by_key(|route| route.path.len())
 }
 
+/// Who asks, and which credential goes on.
 async fn identify(
     context: &Context,
     peer: &Peer,
     route: &Route,
     request: &Request<Inbound>,
-) -> Result<Option<Arc<Identity>>, Answer> {
+) -> Result<(Option<Arc<Identity>>, Passed), Answer> {
+    const NOBODY: (Option<Arc<Identity>>, Passed) = (None, Passed::None);
     let headers = request.headers();
     match route.auth {
         RouteAuth::Deny => return Err(own(refusal::json(StatusCode::FORBIDDEN, r#"{"message":"forbidden"}"#.into()))),
-        RouteAuth::Pass => return Ok(None),
+        // What nobody looks at, the backend has to look at itself.
+        RouteAuth::Pass if context.rules.forward => return Ok((None, Passed::All)),
+        RouteAuth::Pass => return Ok(NOBODY),
         // A preflight carries no credential by design (Fetch standard); the backend answers it.
         RouteAuth::Require | RouteAuth::Optional
             if request.method() == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) =>
         {
-            return Ok(None);
+            return Ok(NOBODY);
         }
         RouteAuth::Require | RouteAuth::Optional => {}
     }
     let raw = request.uri().query().unwrap_or_default();
     match context.rules.sources.in_request(headers, |name| values(raw, name)) {
-        Found::None if route.auth == RouteAuth::Optional => Ok(None),
+        Found::None if route.auth == RouteAuth::Optional => Ok(NOBODY),
         Found::None => Err(refuse(context, peer, Reason::CredentialMissing, request.uri().path())),
         Found::Malformed { detail } => Err(refuse(context, peer, Reason::CredentialMalformed, &detail)),
         Found::Token { token, cookie, source } => {
@@ -128,14 +132,14 @@ async fn identify(
                     return Err(refuse(context, peer, Reason::OriginNotAllowed, "cookie from another origin"));
                 }
             }
-            let asked = context.asked(request.method(), &target(context, request.uri()), headers, peer);
+            let asked = context.asked(request.method(), &target(context, request.uri(), Passed::None), headers, peer);
             let fingerprint = fingerprint(token.expose_secret());
             match context.identify(source, token.expose_secret(), &fingerprint, asked.as_ref()).await {
-                Ok(identity) => Ok(Some(identity)),
+                Ok(identity) => Ok((Some(identity), context.rules.passed(Some(source)))),
                 // Visitors have a session before they log in and keep its cookie behind its end: the backend
                 // knows them as nobody, and so does the gate.
                 Err(refusal) if route.auth == RouteAuth::Optional && is_nobody(context, source, refusal.reason) => {
-                    Ok(None)
+                    Ok(NOBODY)
                 }
                 Err(refusal) => Err(refuse(context, peer, refusal.reason, &refusal.detail)),
             }
@@ -166,28 +170,34 @@ fn decode(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
-/// The target for the backend: the path as it was judged, the query without the credential.
-pub fn target(context: &Context, uri: &Uri) -> String {
+/// The target for the backend: the path as it was judged, the query without the credentials that do not go on.
+pub fn target(context: &Context, uri: &Uri, passed: Passed) -> String {
     let path = uri.path();
     let Some(raw) = uri.query() else { return path.to_owned() };
-    let names = context.rules.sources.query_names();
-    if context.rules.forward || names.is_empty() {
+    let names: Vec<&str> = context.rules.sources.query_names_withheld(passed).collect();
+    if names.is_empty() {
         return format!("{path}?{raw}");
     }
     let is_credential = |pair: &&str| {
         let name = decode(pair.split_once('=').map_or(*pair, |(name, _)| name));
-        names.contains(&name)
+        names.contains(&name.as_str())
     };
     let kept: Vec<&str> = raw.split('&').filter(|pair| !is_credential(pair)).collect();
     if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
 }
 
-async fn forward(context: &Context, peer: &Peer, request: Request<Inbound>, identity: Option<&Identity>) -> Answer {
-    let mut headers = headers::for_upstream(context, request.headers(), peer);
+async fn forward(
+    context: &Context,
+    peer: &Peer,
+    request: Request<Inbound>,
+    identity: Option<&Identity>,
+    passed: Passed,
+) -> Answer {
+    let mut headers = headers::for_upstream(context, request.headers(), peer, passed);
     if let Some(identity) = identity {
         headers::add_identity(context, &mut headers, identity, "");
     }
-    let Ok(uri) = Uri::try_from(target(context, request.uri())) else {
+    let Ok(uri) = Uri::try_from(target(context, request.uri(), passed)) else {
         return own(refusal::bad_request("malformed target"));
     };
     let (parts, body) = request.into_parts();
@@ -258,11 +268,12 @@ async fn tunnel(
     request: Request<Inbound>,
     upgrade: &Upgrade,
     identity: Option<Arc<Identity>>,
+    passed: Passed,
 ) -> Answer {
     let name: Arc<str> = sid::generate().into();
     let mut record = Record::begin(context.metrics.clone(), name.clone(), peer.forwarded.client, "websocket");
-    let mut head = DialHead::new(target(context, request.uri()).as_str());
-    headers::write_for_upstream(context, request.headers(), peer, &mut head);
+    let mut head = DialHead::new(target(context, request.uri(), passed).as_str());
+    headers::write_for_upstream(context, request.headers(), peer, passed, &mut head);
     if let Some(identity) = &identity {
         headers::add_identity(context, &mut head, identity, &name);
     }

@@ -282,8 +282,7 @@ impl Relay {
         };
         let answer = note_refusal(&self.context, &mut self.record, answer);
         let owns = |pid: &str, user: &_| self.context.owns(pid, user);
-        let verdict =
-            self.admission.judged(judgement.connect, answer.as_deref().map_err(|r| *r), &self.context.rules, &owns);
+        let verdict = self.admission.judged(*judgement, answer.as_deref().map_err(|r| *r), &self.context.rules, &owns);
         match obey(&self.context, verdict, &mut self.up.pending, &mut self.inject, &mut self.judging) {
             Next::End(reason) => Some(Ending::Gate(reason)),
             Next::Go | Next::Wait => None,

@@ -227,6 +227,40 @@ async fn p24_the_credential_stays_at_the_gate_unless_it_is_to_be_forwarded() {
 }
 
 #[tokio::test]
+async fn p24_a_credential_that_nobody_verified_never_goes_on() {
+    let backend = Backend::start().await;
+    let gate = Gate::with(&backend, |config| {
+        everything(config);
+        config.credentials.forward = true;
+    })
+    .await;
+    let (alice, forged) = (token("alice"), token("mallory").replace('.', ".e"));
+    // The header decides; what stands in a place behind it is not looked at.
+    let ask = |ask: Ask| ask.bearer(&alice).with("cookie", &format!("token={forged}; a=1"));
+    let (_ws, _) = gate.session(ask(Ask::upgrade(&format!("{WEBSOCKET}&token={forged}")))).await;
+    let _tunnel = gate
+        .ws(ask(Ask::upgrade(&format!("/require/ws?token={forged}&b=2"))))
+        .await
+        .unwrap_or_else(|answer| panic!("{}", answer.status));
+    gate.ask(ask(Ask::get(&format!("/require/a?token={forged}&b=2")))).await;
+    // The handshake's is bad and CONNECT's is good.
+    let (mut ws, _) = gate.session(Ask::upgrade(WEBSOCKET).bearer(&forged)).await;
+    ws.send(&format!(r#"40{{"token":"{alice}"}}"#)).await;
+    let mut heads: Vec<_> = Vec::new();
+    for _ in 0..3 {
+        heads.push(backend.link().await.head);
+    }
+    heads.extend(backend.requests().into_iter().map(|(head, _)| head));
+    for head in heads {
+        assert!(!format!("{head:?}").contains(&forged), "{head:?}");
+        is_alice(&head);
+    }
+    // Where nobody is asked who it is, the backend does its own looking.
+    gate.ask(Ask::get("/pass/a").bearer(&forged)).await;
+    assert!(format!("{:?}", backend.requests().pop()).contains(&forged));
+}
+
+#[tokio::test]
 async fn p25_the_assertion_verifies_by_the_published_key_and_says_who_and_for_how_long() {
     let backend = Backend::start().await;
     let gate = Gate::with(&backend, everything).await;

@@ -211,12 +211,56 @@ fn p24_credentials_are_taken_out_and_the_rest_is_untouched() {
         (vec![("x-other", "Bearer xyz")], vec![("x-other", "Bearer xyz")]),
     ] {
         let mut map = HeaderMap::new();
-        sources(&list).without_credentials(&headers(&before), |name, value| {
+        sources(&list).without_credentials(&headers(&before), Passed::None, |name, value| {
             map.append(name, value.clone());
         });
         assert_eq!(lines(&map), lines(&headers(&after)), "{before:?}");
     }
     assert_eq!(sources(&list).query_names(), ["t0"]);
+}
+
+#[test]
+fn p24_only_the_verified_one_of_several_credentials_goes_on() {
+    let list = ["header:authorization", "header:x-token", "query:t0", "query:t1", "cookie:token", "subprotocol:jwt"];
+    let sources = sources(&list).with_session("sid", 0, false).with_session("sid2", 1, true);
+    let before = headers(&[
+        ("authorization", "Bearer xyz"),
+        ("x-token", "xyz"),
+        ("cookie", "a=1; token=xyz; sid=s; sid2=s"),
+        ("sec-websocket-protocol", "chat, jwt, xyz"),
+    ]);
+    let rest = [("cookie", "a=1; sid2=s"), ("sec-websocket-protocol", "chat")];
+    let with = |line: (&'static str, &'static str)| {
+        let mut lines = vec![line];
+        lines.extend(rest.iter().filter(|(name, _)| *name != line.0));
+        lines
+    };
+    for (passed, after, withheld) in [
+        (Passed::None, rest.to_vec(), vec!["t0", "t1"]),
+        (Passed::Verified(0), with(("authorization", "Bearer xyz")), vec!["t0", "t1"]),
+        (Passed::Verified(1), with(("x-token", "xyz")), vec!["t0", "t1"]),
+        (Passed::Verified(2), rest.to_vec(), vec!["t1"]),
+        (Passed::Verified(4), with(("cookie", "a=1; token=xyz; sid2=s")), vec!["t0", "t1"]),
+        (Passed::Verified(5), with(("sec-websocket-protocol", "chat, jwt, xyz")), vec!["t0", "t1"]),
+        // What becomes of a store's cookie is said with the store.
+        (Passed::Verified(6), rest.to_vec(), vec!["t0", "t1"]),
+    ] {
+        let mut map = HeaderMap::new();
+        sources.without_credentials(&before, passed, |name, value| {
+            map.append(name, value.clone());
+        });
+        let (mut got, mut want) = (lines(&map), lines(&headers(&after)));
+        got.sort();
+        want.sort();
+        assert_eq!(got, want, "{passed:?}");
+        assert_eq!(sources.query_names_withheld(passed).collect::<Vec<_>>(), withheld, "{passed:?}");
+    }
+    let mut map = HeaderMap::new();
+    sources.without_credentials(&before, Passed::All, |name, value| {
+        map.append(name, value.clone());
+    });
+    assert_eq!(map[COOKIE], "a=1; token=xyz; sid2=s");
+    assert_eq!(map[AUTHORIZATION], "Bearer xyz");
 }
 
 #[test]
@@ -231,7 +275,7 @@ fn p24_what_was_taken_out_cannot_be_found_again() {
         (json!({"user": "text", "a": [1]}), json!({"user": "text", "a": [1]})),
     ] {
         let Value::Object(mut data) = before.clone() else { unreachable!() };
-        sources.strip_connect(&mut data);
+        sources.strip_connect(&mut data, Passed::None);
         assert!(matches!(sources.in_connect(Some(&data)), Found::None));
         assert_eq!(Value::Object(data), after, "{before}");
     }

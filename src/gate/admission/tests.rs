@@ -100,7 +100,7 @@ impl Session {
             None => Err(Reason::SignatureInvalid),
         };
         let answer = answer.as_ref().map_err(|reason| *reason);
-        said(self.admission.judged(judgement.connect, answer, &self.rules, owns))
+        said(self.admission.judged(*judgement, answer, &self.rules, owns))
     }
 
     fn server(&mut self, text: &str) -> Option<String> {
@@ -203,7 +203,7 @@ fn p51_the_same_subject_of_another_issuer_is_another_user() {
         panic!("a token is judged")
     };
     let stranger = identity("elsewhere", "alice");
-    let verdict = s.admission.judged(judgement.connect, Ok(&stranger), &s.rules, &nobodys);
+    let verdict = s.admission.judged(*judgement, Ok(&stranger), &s.rules, &nobodys);
     assert_eq!(said(verdict), refusal("/", Reason::SubjectMismatch));
 }
 
@@ -248,7 +248,7 @@ fn keys_that_cannot_be_had_end_the_transport_so_that_clients_try_again() {
     let Verdict::Judge(judgement) = s.admission.from_client(r#"0{"token":"t"}"#, &s.rules, &nobodys) else {
         panic!("a token is judged")
     };
-    let verdict = s.admission.judged(judgement.connect, Err(Reason::KeysUnavailable), &s.rules, &nobodys);
+    let verdict = s.admission.judged(*judgement, Err(Reason::KeysUnavailable), &s.rules, &nobodys);
     assert_eq!(said(verdict), Said::Close(Reason::KeysUnavailable));
 }
 
@@ -325,8 +325,41 @@ fn p22_credentials_in_a_namespaces_query_are_taken_out() {
     assert_eq!(s.client("0/b?token=t,"), replace("40/b,"));
     assert_eq!(s.client("0/c?%74oken=t&KEY=1&key=2&tok%65n,"), replace("40/c?KEY=1,"), "any spelling of the name");
     assert_eq!(s.client("0/d?x=token=t,"), replace("40/d?x=token=t,"));
+}
+
+#[test]
+fn p51_a_credential_in_a_namespaces_query_goes_on_only_where_it_was_verified() {
+    let mut s = Session::of_v3("alice");
     s.rules = rules(true);
-    assert_eq!(s.client("0/e?token=t,"), replace("40/e?token=t,"));
+    assert_eq!(s.first("0/a?x=1&token=t,"), Said::Judge("t".into()));
+    let of_v3 = |namespace: &str, reason: Reason| {
+        Said::Answer(socketio::connect_error(Version::V3, namespace, reason.message(), reason.word()))
+    };
+    for (text, want) in [
+        ("0/a?token=good:alice&x=1,", replace("40/a?token=good:alice&x=1,")),
+        ("0/b?%74oken=Bearer+good:alice,", replace("40/b?%74oken=Bearer+good:alice,")),
+        ("0/c?token=good:bob,", of_v3("/c", Reason::SubjectMismatch)),
+        ("0/c?tok%65n=t,", of_v3("/c", Reason::SignatureInvalid)),
+        ("0/c?token=good:alice&token=good:bob,", of_v3("/c", Reason::CredentialMalformed)),
+        // What stands in another place was not looked at.
+        ("0/c?token=good:alice&key=good:bob&x=1,", replace("40/c?token=good:alice&x=1,")),
+        ("0/d?key=good:bob,", of_v3("/d", Reason::SubjectMismatch)),
+        ("0/d?token=&key=good:alice,", replace("40/d?key=good:alice,")),
+        ("0/e?x=1,", replace("40/e?x=1,")),
+        ("0/f", replace("40/f,")),
+    ] {
+        assert_eq!(s.client(text), want, "{text}");
+    }
+}
+
+#[test]
+fn p24_of_a_payload_with_several_credentials_the_verified_one_goes_on() {
+    let mut s = Session::of("alice");
+    s.rules = Rules { sources: Sources::parse(&["auth:jwt", "auth:user.token"]).unwrap(), forward: true };
+    let connect = r#"{"jwt":"good:alice","user":{"token":"good:bob","id":7}}"#;
+    assert_eq!(s.client(&format!("0/a,{connect}")), replace(r#"40/a,{"jwt":"good:alice","user":{"id":7}}"#));
+    let connect = r#"{"jwt":null,"user":{"token":"good:alice"}}"#;
+    assert_eq!(s.client(&format!("0/b,{connect}")), replace(r#"40/b,{"user":{"token":"good:alice"}}"#));
 }
 
 #[test]
