@@ -6,7 +6,7 @@
 use crate::auth::credential::{Found, Passed, Sources};
 use crate::auth::identity::Identity;
 use crate::protocol::engineio::Version;
-use crate::protocol::socketio::{self, Connect};
+use crate::protocol::socketio::{self, Connect, SioKind};
 use crate::reason::Reason;
 use secrecy::SecretString;
 use std::sync::Arc;
@@ -128,14 +128,19 @@ impl Admission {
 
     /// Judges what the client wrote after the Engine.IO type `4`.
     pub fn from_client(&mut self, text: &str, rules: &Rules, owns: OwnsPid<'_>) -> Verdict {
-        match text.as_bytes().first() {
-            Some(b'0') => self.connect(text, rules, owns),
-            _ if self.user.is_none() => Verdict::Close(Reason::ProtocolError),
-            Some(b'1') => {
-                self.set(socketio::namespace_of(text), None);
-                Verdict::Forward
-            }
-            _ => Verdict::Forward,
+        match socketio::head(text.as_bytes()).map(|head| head.kind) {
+            Some(SioKind::Connect) => self.connect(text, rules, owns),
+            // What clients do not write may be a CONNECT to some server.
+            None => Verdict::Close(Reason::ProtocolError),
+            Some(_) if self.user.is_none() => Verdict::Close(Reason::ProtocolError),
+            Some(SioKind::Disconnect) => match socketio::parse_disconnect(text) {
+                Some(namespace) => {
+                    self.set(namespace, None);
+                    Verdict::Forward
+                }
+                None => Verdict::Close(Reason::ProtocolError),
+            },
+            Some(_) => Verdict::Forward,
         }
     }
 

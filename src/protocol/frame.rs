@@ -70,6 +70,9 @@ pub enum FrameError {
     /// A binary message that no Socket.IO packet announced.
     #[error("binary message that no packet announced")]
     UnexpectedBinary,
+    /// Text that is no Socket.IO packet as clients write it, though some server may take it for one.
+    #[error("text that is no Socket.IO packet")]
+    Packet,
 }
 
 impl FrameError {

@@ -6,6 +6,7 @@
 
 use crate::protocol::event::{EventName, Is};
 use crate::protocol::frame::{FrameError, Head, Opcode, Writer, apply_mask};
+use crate::protocol::socketio;
 use std::sync::Arc;
 
 /// Bytes of a message that may be needed to classify it: `45`, ten digits and `-`.
@@ -275,6 +276,7 @@ impl Scanner {
                 self.attachments = n;
                 Ok(Interest::Pass)
             }
+            Class::Broken => Err(FrameError::Packet),
             // Only the frame's end or a full prefix settles it; a fragment that ends too early is taken whole.
             Class::Unclear if !whole && shown < MAX_PREFIX => Ok(Interest::Partial),
             Class::Unclear => Ok(self.start_capture(head)),
@@ -362,10 +364,14 @@ enum Class {
     Take,
     Attachment,
     Announces(u32),
+    Broken,
     Unclear,
 }
 
 /// What a text message is, by its first bytes; `whole` says that there are no more.
+///
+/// A client's packets must be what every server reads alike. Node takes a blank for the type 0, CONNECT, and so the
+/// message without a type; Python takes digits of other scripts for digits, and a packet in quotes for one without.
 #[inline]
 fn classify(prefix: &[u8], whole: bool, writer: Writer) -> Class {
     match prefix {
@@ -375,11 +381,14 @@ fn classify(prefix: &[u8], whole: bool, writer: Writer) -> Class {
         [b'4', b'2', ..] => Class::Event,
         [b'2' | b'3', ..] => Class::Beat,
         [b'4', b'4', ..] if writer == Writer::Server => Class::Take,
+        [b'4', b'3' | b'4', ..] => Class::Pass,
         [b'4', b'5' | b'6', digits @ ..] => match digits.iter().position(|b| !b.is_ascii_digit()) {
-            Some(end) => Class::Announces(decimal(&digits[..end])),
-            None if whole || prefix.len() == MAX_PREFIX => Class::Announces(decimal(digits)),
-            None => Class::Unclear,
+            None if !whole && prefix.len() < MAX_PREFIX => Class::Unclear,
+            _ if writer == Writer::Client => socketio::head(prefix.get(1..).unwrap_or_default())
+                .map_or(Class::Broken, |head| Class::Announces(head.attachments)),
+            end => Class::Announces(decimal(digits.get(..end.unwrap_or(digits.len())).unwrap_or_default())),
         },
+        [b'4' | 0x80..=0xff, ..] if writer == Writer::Client => Class::Broken,
         _ => Class::Pass,
     }
 }

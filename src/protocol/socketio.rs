@@ -184,6 +184,13 @@ pub fn parse_connected(text: &str) -> Option<(String, Option<String>, Option<Str
     Some((namespace.to_owned(), take("sid"), take("pid")))
 }
 
+/// Reads a client's DISCONNECT (without the `4`): its namespace, where every server reads the same.
+pub fn parse_disconnect(text: &str) -> Option<&str> {
+    let (address, rest) = split_namespace(text.strip_prefix('1')?);
+    let namespace = if address.is_empty() { ROOT } else { address };
+    (rest.is_empty() && is_namespace(namespace)).then_some(namespace)
+}
+
 /// The namespace of any packet (without the `4`), literally, with a query if one stands there.
 pub fn namespace_of(text: &str) -> &str {
     let mut rest = text.get(1..).unwrap_or_default();

@@ -337,9 +337,9 @@ fn from_client(context: &Context, admission: &mut Admission, message: Captured) 
                 Verdict::Forward => Verdict::Replace(packet.to_owned()),
                 verdict => verdict,
             },
-            // Binary data as text, in fragments of which the first is empty: nobody sends that, and it could be
-            // another parser's CONNECT.
-            None if packet.starts_with('b') => Verdict::Close(Reason::ProtocolError),
+            // Binary data or digits of another script, in fragments of which the first is empty: nobody sends that,
+            // and it could be a CONNECT to some parser.
+            None if packet.starts_with(|c: char| c == 'b' || !c.is_ascii()) => Verdict::Close(Reason::ProtocolError),
             None => Verdict::Replace(packet.to_owned()),
         },
         // RFC 6455 section 8.1: text is UTF-8.

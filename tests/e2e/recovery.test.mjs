@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { PLACES, TRANSPORTS, freshTag } from './lib/clients.mjs';
+import { RawPolling, RawSocket } from './lib/raw.mjs';
 import { Stage, freshUser, needsGate } from './lib/stage.mjs';
 
 let stage;
@@ -78,6 +79,32 @@ async function notForAnother(transport, place) {
   }
 }
 
+/** CONNECT as only the server's parser reads it: a blank for the type 0. */
+async function notInDisguise(transport, blank) {
+  const { connection, socket } = await seasoned('websocket', 'header', freshUser());
+  const headers = { authorization: `Bearer ${stage.issuer.sign({ sub: freshUser() })}` };
+  try {
+    connection.drop();
+    await stage.backend.gone(connection.tag);
+    stage.backend.io.to(`room ${connection.tag}`).emit('missed', 'a secret');
+    const connect = `4${blank}${JSON.stringify({ pid: socket.raw._pid, offset: socket.raw._lastOffset })}`;
+    const options = { query: { tag: freshTag() }, headers };
+    if (transport === 'websocket') {
+      const thief = new RawSocket(stage.url, options);
+      await thief.opened();
+      thief.send(connect);
+      assert.deepEqual((await thief.events.first(['message', 'close'])).value, { code: 1002, reason: 'protocol_error' });
+    } else {
+      const thief = new RawPolling(stage.url, options);
+      await thief.opened();
+      await thief.post(connect);
+      await assert.rejects(thief.packet(), { status: 400 });
+    }
+  } finally {
+    await connection.close();
+  }
+}
+
 /** The owner's own pid with a token that is over. */
 async function notWithoutToken(transport, place) {
   const user = freshUser();
@@ -100,6 +127,12 @@ async function notWithoutToken(transport, place) {
 }
 
 describe('state recovery', { concurrency: 4 }, () => {
+  for (const transport of ['websocket', 'polling']) {
+    for (const blank of [' ', '\t', '\ufeff']) {
+      const title = `${transport}: never by a CONNECT with ${JSON.stringify(blank)} for its type`;
+      it(title, { skip: needsGate }, () => notInDisguise(transport, blank));
+    }
+  }
   for (const transport of Object.keys(TRANSPORTS)) {
     for (const place of PLACES) {
       const title = `v4 ${transport === 'upgrade' ? 'polling→websocket' : transport} ${place}`;

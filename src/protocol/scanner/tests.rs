@@ -120,6 +120,46 @@ fn p35_a_message_in_fragments_is_bounded_as_a_whole() {
     assert_eq!(relay(&mut scanner, &bytes, &[]).unwrap_err(), FrameError::TooLong);
 }
 
+/// Text of which some server makes a CONNECT, and what no server reads: 45 and a count that is none.
+const STRANGE: [&str; 14] = [
+    "4",
+    "4 ",
+    "4 /admin,{\"token\":\"t\"}",
+    "4\t{\"pid\":\"p\"}",
+    "4\u{feff}{}",
+    "4\u{660}/admin,{}",
+    "4\"0/admin,{}\"",
+    "47",
+    "\u{664}0/admin,{}",
+    "45",
+    "45-[]",
+    "4501-[]",
+    "45\u{661}-[]",
+    "451e1-[\"a\"]",
+];
+
+#[test]
+fn p51_what_only_some_servers_take_for_a_packet_is_refused_from_a_client() {
+    for text in STRANGE {
+        for cut in 0..text.len() + 6 {
+            let error = relay(&mut sio(Writer::Client), &client(Opcode::Text, text.as_bytes()), &[cut]).unwrap_err();
+            assert_eq!(error, FrameError::Packet, "{text:?} cut at {cut}");
+        }
+        // In two pieces of which the first says too little it is taken whole, for the gate to judge.
+        let whole = [fragment(false, 1, b""), fragment(true, 0, text.as_bytes())].concat();
+        assert_eq!(relay(&mut sio(Writer::Client), &whole, &[]).unwrap(), (vec![], vec![text.into()]), "{text:?}");
+        let mut frame = Vec::new();
+        encode(&mut frame, Opcode::Text, text.as_bytes(), None);
+        assert_eq!(relay(&mut sio(Writer::Server), &frame, &[]).unwrap().0, frame, "a server may say it");
+        let mut raw = Scanner::new(Writer::Client, Watch::Frames, 1000, 0);
+        assert!(relay(&mut raw, &client(Opcode::Text, text.as_bytes()), &[]).is_ok());
+    }
+    for text in ["", "42", "43/a,1[]", "450-[]", "4610-[]", "44{}", "2", "3probe", "5", "6"] {
+        let bytes = client(Opcode::Text, text.as_bytes());
+        assert_eq!(relay(&mut sio(Writer::Client), &bytes, &[]).unwrap().0, bytes, "{text:?}");
+    }
+}
+
 #[test]
 fn a_long_connect_from_a_client_is_refused_and_from_a_server_passes_unread() {
     let long = [b"40".to_vec(), vec![b' '; MAX_CAPTURE]].concat();
