@@ -30,6 +30,9 @@ pub struct Request {
     id: Option<Box<str>>,
     /// The new token; `None` where there is none to be read.
     pub token: Option<SecretString>,
+    /// It is a binary event, whose attachments have nowhere to go, or has more in front of its name than any client
+    /// writes: the session ends.
+    pub unfit: bool,
 }
 
 /// What a refresh comes to: when the session ends now, and in how many seconds.
@@ -50,10 +53,14 @@ impl Names {
 
     /// Reads a message of the client behind the Engine.IO type `4`; `None`: it is for the backend.
     pub fn request(&self, text: &str, sources: &Sources) -> Option<Request> {
-        if self.event.begins(b"4".iter().chain(text.as_bytes()).copied()) != Is::Yes {
-            return None;
+        match self.event.begins(b"4".iter().chain(text.as_bytes()).copied()) {
+            Is::Yes => {}
+            Is::Endless => return Some(Request::unfit()),
+            Is::No | Is::Unclear => return None,
         }
-        let Event { namespace, id, arguments } = socketio::parse_event(text)?;
+        let Some(Event { namespace, id, arguments }) = socketio::parse_event(text) else {
+            return Some(Request::unfit());
+        };
         let token = arguments.and_then(|arguments| match arguments.into_iter().nth(1) {
             Some(Value::String(token)) if !token.is_empty() => Some(token.into()),
             Some(Value::Object(object)) => match sources.in_connect(Some(&object)) {
@@ -62,7 +69,7 @@ impl Names {
             },
             _ => None,
         });
-        Some(Request { namespace: namespace.into(), id: id.map(Into::into), token })
+        Some(Request { namespace: namespace.into(), id: id.map(Into::into), token, unfit: false })
     }
 
     /// What the client is told, once in each of these namespaces.
@@ -78,6 +85,10 @@ impl Names {
 }
 
 impl Request {
+    fn unfit() -> Self {
+        Self { namespace: socketio::ROOT.into(), id: None, token: None, unfit: true }
+    }
+
     /// The acknowledgement, where the client waits for one.
     pub fn answer(&self, outcome: Result<Granted, Reason>) -> Option<String> {
         Some(socketio::ack(&self.namespace, self.id.as_deref()?, &said(outcome)))

@@ -274,7 +274,7 @@ impl Scanner {
             Class::Attachment => self.attachment(),
             Class::Announces(n) => {
                 self.attachments = n;
-                Ok(Interest::Pass)
+                self.event(head, payload)
             }
             Class::Broken => Err(FrameError::Packet),
             // Only the frame's end or a full prefix settles it; a fragment that ends too early is taken whole.
@@ -296,6 +296,7 @@ impl Scanner {
             Is::No => Ok(Interest::Pass),
             Is::Unclear if payload.len() < len => Ok(Interest::Partial),
             Is::Unclear if head.fin => Ok(Interest::Pass),
+            Is::Endless => Err(FrameError::Packet),
             Is::Yes if head.len > MAX_CAPTURE as u64 => Err(FrameError::TooLong),
             // A first fragment that says too little is taken whole.
             Is::Yes | Is::Unclear => Ok(self.start_capture(head)),

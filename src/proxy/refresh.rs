@@ -46,6 +46,11 @@ impl Asked {
         Some(Self { request, paced: entry.may_refresh(now()) })
     }
 
+    /// Whether the session has to end for how it asks.
+    pub fn is_unfit(&self) -> bool {
+        self.request.unfit
+    }
+
     /// The token to verify.
     ///
     /// # Errors

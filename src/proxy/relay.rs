@@ -298,6 +298,9 @@ fn hear(
     inject: &mut Vec<u8>,
     judging: &mut Option<Judging>,
 ) -> Next {
+    if asked.is_unfit() {
+        return Next::End(Reason::ProtocolError);
+    }
     match asked.token(context) {
         Ok(token) => {
             let context = context.clone();

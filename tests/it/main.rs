@@ -20,6 +20,7 @@ mod modes;
 mod origins;
 mod patience;
 mod proxies;
+mod refresh;
 mod replicas;
 mod requests;
 mod revocation;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::event::MAX_LOOK;
 use crate::protocol::frame::{MAX_HEAD, encode};
 use proptest::prelude::*;
 
@@ -36,7 +37,8 @@ fn relay(scanner: &mut Scanner, bytes: &[u8], cuts: &[usize]) -> Result<(Vec<u8>
                 Stop::End => break,
                 Stop::Partial => {
                     carry = buf[at..].to_vec();
-                    assert!(carry.len() < MAX_HEAD + MAX_PREFIX, "a partial head is short");
+                    let most = if scanner.event.is_some() { MAX_LOOK } else { MAX_PREFIX };
+                    assert!(carry.len() < MAX_HEAD + most, "a partial head is short");
                     break;
                 }
                 Stop::More => {}
@@ -167,6 +169,40 @@ fn a_long_connect_from_a_client_is_refused_and_from_a_server_passes_unread() {
     let mut frame = Vec::new();
     encode(&mut frame, Opcode::Text, &long, None);
     assert_eq!(relay(&mut sio(Writer::Server), &frame, &[]).unwrap().0, frame);
+}
+
+#[test]
+fn an_event_for_the_gate_is_taken_out_wherever_it_is_cut() {
+    let taking = || sio(Writer::Client).taking(Some(Arc::new(EventName::new("refresh"))));
+    let (before, behind) = (client(Opcode::Text, b"42[\"refreshed\"]"), client(Opcode::Text, b"451-[\"a\",{}]"));
+    for event in [
+        "42[\"refresh\",\"t\"]".to_owned(),
+        "42/admin, 7[ \"\\u0072efres\\u0068\",\"t\"]".to_owned(),
+        "451-/a,[\"refresh\",{}]".to_owned(),
+        format!("42/{},[\"refresh\"]", "n".repeat(200)),
+    ] {
+        let whole = [&before[..], &client(Opcode::Text, event.as_bytes()), &behind].concat();
+        for cut in 0..whole.len() {
+            let (passed, taken) = relay(&mut taking(), &whole, &[cut]).unwrap();
+            assert_eq!(taken, [event.as_bytes()], "{event} cut at {cut}");
+            assert_eq!(passed, [&before[..], &behind].concat());
+        }
+        for at in 0..event.len().min(100) {
+            let (first, rest) = event.as_bytes().split_at(at);
+            let mut parts = fragment(false, 1, first);
+            parts.extend(client(Opcode::Ping, b""));
+            parts.extend(rest.chunks(100).flat_map(|part| fragment(false, 0, part)));
+            parts.extend(fragment(true, 0, b""));
+            let (passed, taken) = relay(&mut taking(), &parts, &[parts.len() / 2]).unwrap();
+            assert_eq!(taken, [event.as_bytes()], "{event} in pieces at {at}");
+            assert_eq!(passed, client(Opcode::Ping, b""));
+        }
+    }
+    for endless in [format!("42{}[\"refresh\"]", " ".repeat(5000)), format!("42/{},[\"a\"]", "n".repeat(5000))] {
+        let bytes = client(Opcode::Text, endless.as_bytes());
+        assert_eq!(relay(&mut taking(), &bytes, &[4000, 4090]).unwrap_err(), FrameError::Packet);
+        assert!(relay(&mut sio(Writer::Client), &bytes, &[]).is_ok(), "nobody asks where there is no event");
+    }
 }
 
 fn message() -> impl Strategy<Value = (Opcode, Vec<u8>)> {

@@ -60,6 +60,9 @@ impl Conversation {
 
     /// The client asks for a later end.
     async fn refresh(&mut self, asked: Asked) -> Option<Flow> {
+        if asked.is_unfit() {
+            return Some(Flow::Over(Ending::Gate(Reason::ProtocolError)));
+        }
         let outcome = match asked.token(&self.context) {
             Ok(token) => {
                 let answer = self.context.verify(token.expose_secret(), self.asked.as_ref()).await;
