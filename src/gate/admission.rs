@@ -75,10 +75,62 @@ pub struct Judgement {
     pub source: usize,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Pending,
-    Connected,
+/// A namespace, as the packets of both sides have left it.
+///
+/// They cross: what the backend says while a CONNECT is on its way to it is about the time before that. A backend
+/// answers each CONNECT once, in order, before it says anything else of that namespace.
+#[derive(Clone, Copy, Default)]
+struct State {
+    /// CONNECTs that the backend has not answered yet.
+    asked: u16,
+    /// The client is in it, or waits to be.
+    wanted: bool,
+    /// The backend agreed.
+    joined: bool,
+}
+
+impl State {
+    const JOINED: State = State { asked: 0, wanted: true, joined: true };
+
+    fn is_over(self) -> bool {
+        self.asked == 0 && !self.wanted
+    }
+
+    fn leave(&mut self) {
+        (self.wanted, self.joined) = (false, false);
+    }
+
+    /// `None`: there are too many that nobody has answered.
+    fn ask(&mut self) -> Option<()> {
+        self.asked = self.asked.checked_add(1)?;
+        self.wanted = true;
+        Some(())
+    }
+
+    fn accepted(&mut self) {
+        if self.asked > 0 {
+            self.asked -= 1;
+            self.joined = self.asked == 0 && self.wanted;
+        }
+    }
+
+    fn refused(&mut self, version: Version) {
+        match self.asked {
+            // Protocol 3: an error of the application's. Protocol 4: the client takes it for the end.
+            0 if version == Version::V3 => {}
+            0 | 1 => {
+                self.asked = 0;
+                self.leave();
+            }
+            _ => self.asked -= 1,
+        }
+    }
+
+    fn ended(&mut self) {
+        if self.asked == 0 {
+            self.leave();
+        }
+    }
 }
 
 /// One session's namespaces and its user.
@@ -88,7 +140,7 @@ pub struct Admission {
     fallback: Reason,
     refusals: u8,
     refused: Option<Reason>,
-    root: Option<State>,
+    root: State,
     others: Vec<(Box<str>, State)>,
 }
 
@@ -99,7 +151,7 @@ impl Admission {
     /// A session whose handshake carried a valid credential.
     pub fn with_user(version: Version, user: User) -> Self {
         // Protocol 3 joins "/" without being asked (protocol notes, section 6).
-        let root = (version == Version::V3).then_some(State::Connected);
+        let root = if version == Version::V3 { State::JOINED } else { State::default() };
         Self {
             version,
             user: Some(user),
@@ -113,7 +165,7 @@ impl Admission {
 
     /// A session that has to show a credential in its CONNECT; without one it is refused with `fallback`.
     pub fn without_user(version: Version, fallback: Reason) -> Self {
-        Self { version, user: None, fallback, refusals: 0, refused: None, root: None, others: Vec::new() }
+        Self { version, user: None, fallback, refusals: 0, refused: None, root: State::default(), others: Vec::new() }
     }
 
     /// The session's user, once known.
@@ -135,7 +187,7 @@ impl Admission {
             Some(_) if self.user.is_none() => Verdict::Close(Reason::ProtocolError),
             Some(SioKind::Disconnect) => match socketio::parse_disconnect(text) {
                 Some(namespace) => {
-                    self.set(namespace, None);
+                    self.change(namespace, State::leave);
                     Verdict::Forward
                 }
                 None => Verdict::Close(Reason::ProtocolError),
@@ -152,10 +204,11 @@ impl Admission {
             return Verdict::Close(Reason::ProtocolError);
         }
         // A second CONNECT would give the backend a second socket with another payload.
-        if self.state(&connect.namespace).is_some() {
+        let state = self.state(&connect.namespace);
+        if state.is_some_and(|state| state.wanted) {
             return Verdict::Close(Reason::ProtocolError);
         }
-        if self.others.len() >= MAX_NAMESPACES {
+        if state.is_none() && self.others.len() >= MAX_NAMESPACES {
             return self.refuse(&connect.namespace, Reason::NamespaceForbidden);
         }
         let found = match (&connect.query, rules.forward) {
@@ -209,8 +262,13 @@ impl Admission {
         }
         let withheld: Vec<_> = rules.sources.query_names_withheld(passed).collect();
         connect.query = connect.query.take().and_then(|query| without(&query, &withheld));
-        self.set(&connect.namespace.clone(), Some(State::Pending));
-        Verdict::Replace(connect.serialise(self.version))
+        if connect.namespace != socketio::ROOT && self.state(&connect.namespace).is_none() {
+            self.others.push((connect.namespace.as_str().into(), State::default()));
+        }
+        match self.change(&connect.namespace, State::ask) {
+            Some(Some(())) => Verdict::Replace(connect.serialise(self.version)),
+            _ => Verdict::Close(Reason::ProtocolError),
+        }
     }
 
     fn refuse(&mut self, namespace: &str, reason: Reason) -> Verdict {
@@ -227,11 +285,17 @@ impl Admission {
         match text.as_bytes().first()? {
             b'0' => {
                 let (namespace, _, pid) = socketio::parse_connected(text)?;
-                self.set(&namespace, Some(State::Connected));
+                // The backend cannot connect what the client did not ask for.
+                self.change(&namespace, State::accepted);
                 pid
             }
-            b'1' | b'4' => {
-                self.set(socketio::namespace_of(text), None);
+            b'1' => {
+                self.change(socketio::namespace_of(text), State::ended);
+                None
+            }
+            b'4' => {
+                let version = self.version;
+                self.change(socketio::namespace_of(text), |state| state.refused(version));
                 None
             }
             _ => None,
@@ -240,43 +304,38 @@ impl Admission {
 
     /// DISCONNECT packets for every namespace that the client believes it is in.
     pub fn disconnects(&self) -> Vec<String> {
-        let root = self.root.map(|_| socketio::disconnect("/"));
-        let others = self.others.iter().map(|(namespace, _)| socketio::disconnect(namespace));
-        others.chain(root).collect()
+        let root = self.root.wanted.then(|| socketio::disconnect(socketio::ROOT));
+        let others = self.others.iter().filter(|(_, state)| state.wanted);
+        others.map(|(namespace, _)| socketio::disconnect(namespace)).chain(root).collect()
     }
 
     /// The namespaces that the client is in.
     pub fn joined(&self) -> impl Iterator<Item = &str> {
-        let root = self.root.filter(|state| *state == State::Connected).map(|_| "/");
-        let others = self.others.iter().filter(|(_, state)| *state == State::Connected);
+        let root = self.root.joined.then_some(socketio::ROOT);
+        let others = self.others.iter().filter(|(_, state)| state.joined);
         root.into_iter().chain(others.map(|(namespace, _)| &**namespace))
     }
 
+    /// `None`: of no interest yet, or no more.
     fn state(&self, namespace: &str) -> Option<State> {
         match namespace {
-            "/" => self.root,
+            socketio::ROOT => Some(self.root),
             _ => self.others.iter().find(|(n, _)| **n == *namespace).map(|(_, s)| *s),
         }
     }
 
-    fn set(&mut self, namespace: &str, state: Option<State>) {
-        // The backend cannot connect what the client did not ask for.
-        if state == Some(State::Connected) && self.state(namespace).is_none() {
-            return;
+    /// Changes a namespace's state, where it has one.
+    fn change<T>(&mut self, namespace: &str, change: impl FnOnce(&mut State) -> T) -> Option<T> {
+        if namespace == socketio::ROOT {
+            return Some(change(&mut self.root));
         }
-        if namespace == "/" {
-            self.root = state;
-            return;
+        let at = self.others.iter().position(|(n, _)| **n == *namespace)?;
+        let state = self.others.get_mut(at).map(|(_, state)| state)?;
+        let outcome = change(state);
+        if state.is_over() {
+            self.others.swap_remove(at);
         }
-        let at = self.others.iter().position(|(n, _)| **n == *namespace);
-        match (at, state) {
-            (Some(i), Some(state)) => self.others[i].1 = state,
-            (Some(i), None) => {
-                self.others.swap_remove(i);
-            }
-            (None, Some(state)) => self.others.push((namespace.into(), state)),
-            (None, None) => {}
-        }
+        Some(outcome)
     }
 }
 

@@ -161,6 +161,9 @@ fn p51_a_namespace_may_be_joined_again_after_it_was_left_refused_or_closed() {
         let mut s = Session::of("alice");
         for _ in 0..3 {
             assert_eq!(s.client("0/admin,"), replace("40/admin,"), "{text}");
+            if !text.starts_with('4') {
+                s.server(r#"0/admin,{"sid":"x"}"#);
+            }
             if by_client {
                 assert_eq!(s.client(text), Said::Forward);
             } else {
@@ -169,10 +172,61 @@ fn p51_a_namespace_may_be_joined_again_after_it_was_left_refused_or_closed() {
         }
     }
     let mut s = Session::of("alice");
-    for text in ["1", "4{}"] {
+    for texts in [&["0", "1"][..], &["4{}"], &["0", "1{\"message\":\"no\"}"]] {
         assert_eq!(s.client("0"), replace("40"));
+        texts.iter().for_each(|text| assert_eq!(s.server(text), None));
+    }
+    assert!(s.admission.disconnects().is_empty());
+}
+
+#[test]
+fn p51_a_disconnect_that_crosses_a_new_connect_is_about_the_time_before() {
+    for namespace in ["", "/admin,"] {
+        let (connect, leave, accept) = (format!("0{namespace}"), format!("1{namespace}"), format!("0{namespace}{{}}"));
+        let mut s = Session::of("alice");
+        s.client(&connect);
+        s.server(&accept);
+        // On its way while the client leaves and comes back.
+        s.client(&leave);
+        assert_eq!(s.client(&connect), Said::Replace(format!("4{connect}")));
+        s.server(&leave);
+        assert_eq!(s.admission.joined().count(), 0, "not yet");
+        s.server(&accept);
+        assert_eq!(s.admission.joined().count(), 1);
+        assert_eq!(s.admission.disconnects(), [format!("4{leave}")]);
+        assert_eq!(s.client(&connect), Said::Close(Reason::ProtocolError), "it would be in it twice");
+    }
+}
+
+#[test]
+fn p51_each_answer_is_to_the_connect_that_waited_longest() {
+    let mut s = Session::of("alice");
+    for text in ["0/a,", "1/a,", "0/a,"] {
+        s.client(text);
+    }
+    s.server(r#"4/a,{"message":"no"}"#);
+    assert_eq!(s.client("0/a,"), Said::Close(Reason::ProtocolError), "the second one is still on its way");
+    s.server("0/a,{}");
+    assert_eq!(s.admission.joined().collect::<Vec<_>>(), ["/a"]);
+    s.client("1/a,");
+    assert_eq!(s.client("0/a,"), replace("40/a,"));
+    s.client("1/a,");
+    s.server("0/a,{}");
+    assert!(s.admission.joined().next().is_none() && s.admission.disconnects().is_empty(), "left before the answer");
+}
+
+#[test]
+fn an_error_of_protocol_3_is_no_end() {
+    let mut s = Session::of_v3("alice");
+    s.client("0/admin");
+    s.server("0/admin,");
+    for text in ["4\"no\"", "4/admin,\"no\""] {
         s.server(text);
     }
+    assert_eq!(s.admission.joined().collect::<Vec<_>>(), ["/", "/admin"]);
+    s.client("0/other");
+    s.server("4/other,\"no\"");
+    assert_eq!(s.client("0/other"), replace("40/other,"), "this one was refused");
 }
 
 #[test]
@@ -259,6 +313,7 @@ fn p32_a_session_joins_at_most_256_namespaces() {
         assert_eq!(s.client(&format!("0/{i},")), replace(&format!("40/{i},")));
     }
     assert_eq!(s.client("0/more,"), refusal("/more", Reason::NamespaceForbidden));
+    s.server("0/7,{}");
     s.client("1/7,");
     assert_eq!(s.client("0/more,"), replace("40/more,"), "one was left");
     assert_eq!(s.admission.disconnects().len(), MAX_NAMESPACES);
@@ -424,12 +479,100 @@ fn disconnects_name_every_namespace_that_was_joined_the_root_last() {
     for text in ["0/a,", "0", "0/b,", "0/c,"] {
         s.client(text);
     }
-    s.server(r#"0/a,{"sid":"x"}"#);
-    s.server("1/b,");
+    for text in [r#"0/a,{"sid":"x"}"#, r#"0/b,{"sid":"y"}"#, "1/b,"] {
+        s.server(text);
+    }
     let mut got = s.admission.disconnects();
     assert_eq!(got.pop().as_deref(), Some("41"));
     got.sort();
     assert_eq!(got, ["41/a,", "41/c,"], "one that waits for its answer is told too");
+}
+
+/// What happens next where packets of both sides are on their way.
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    Connect(usize),
+    Leave(usize),
+    /// The backend takes the client's next packet, and accepts if it is a CONNECT.
+    Take(bool),
+    Kick(usize),
+    /// The backend's next packet arrives.
+    Arrive,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        3 => (0usize..2).prop_map(Move::Connect),
+        2 => (0usize..2).prop_map(Move::Leave),
+        4 => any::<bool>().prop_map(Move::Take),
+        1 => (0usize..2).prop_map(Move::Kick),
+        4 => Just(Move::Arrive),
+    ];
+    proptest::collection::vec(one, 0..80)
+}
+
+/// A backend that answers each CONNECT, and what is on its way to and from it.
+#[derive(Default)]
+struct Far {
+    inside: [bool; 2],
+    up: std::collections::VecDeque<(bool, usize)>,
+    down: std::collections::VecDeque<String>,
+}
+
+impl Far {
+    const NAMES: [&'static str; 2] = ["", "/a,"];
+
+    fn take(&mut self, accepts: bool) {
+        let Some((connects, i)) = self.up.pop_front() else { return };
+        assert!(!(connects && self.inside[i]), "a second socket in one namespace");
+        self.inside[i] = connects && accepts;
+        if connects {
+            self.down.push_back(format!("{}{}{{}}", if accepts { '0' } else { '4' }, Self::NAMES[i]));
+        }
+    }
+
+    fn kick(&mut self, i: usize) {
+        if std::mem::take(&mut self.inside[i]) {
+            self.down.push_back(format!("1{}", Self::NAMES[i]));
+        }
+    }
+}
+
+proptest! {
+    /// However the packets of both sides cross: the backend never gets a CONNECT of a namespace that it has the
+    /// session in, and in the end both know the same.
+    #[test]
+    fn p51_gate_and_backend_agree_on_who_is_where(moves in moves()) {
+        let (mut s, mut far) = (Session::of("alice"), Far::default());
+        for step in moves {
+            match step {
+                Move::Connect(i) => match s.client(&format!("0{}", Far::NAMES[i])) {
+                    Said::Replace(_) => far.up.push_back((true, i)),
+                    said => {
+                        prop_assert_eq!(said, Said::Close(Reason::ProtocolError));
+                        return Ok(());
+                    }
+                },
+                Move::Leave(i) => {
+                    prop_assert_eq!(s.client(&format!("1{}", Far::NAMES[i])), Said::Forward);
+                    far.up.push_back((false, i));
+                }
+                Move::Take(accepts) => far.take(accepts),
+                Move::Kick(i) => far.kick(i),
+                Move::Arrive => drop(far.down.pop_front().and_then(|text| s.server(&text))),
+            }
+        }
+        while !far.up.is_empty() {
+            far.take(true);
+        }
+        while let Some(text) = far.down.pop_front() {
+            s.server(&text);
+        }
+        for (i, namespace) in ["/", "/a"].into_iter().enumerate() {
+            prop_assert_eq!(s.admission.joined().any(|joined| joined == namespace), far.inside[i], "{}", namespace);
+        }
+        prop_assert_eq!(s.admission.disconnects().len(), far.inside.iter().filter(|inside| **inside).count());
+    }
 }
 
 fn packet() -> impl Strategy<Value = (bool, String)> {
