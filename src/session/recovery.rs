@@ -6,34 +6,63 @@
 
 use crate::gate::admission::User;
 use aws_lc_rs::digest::{Context, SHA256};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 /// How long an id is remembered after its session was last seen. The backend's own default is two minutes.
 pub const MEMORY: Duration = Duration::from_secs(3600);
+
+/// Ids of one user, where the table is large enough.
+const MAX_OF_USER: usize = 1024;
+
+/// One user gets no more than this part of the table: who comes and goes in a loop pushes out his own ids.
+const PART: usize = 8;
 
 type Digest = [u8; 16];
 
 /// A bounded table of recovery ids.
 #[derive(Debug)]
 pub struct Owners {
-    owners: HashMap<Digest, (Digest, Instant)>,
-    order: VecDeque<(Instant, Digest)>,
+    /// To whom an id was given, and the number of its last mention.
+    owners: HashMap<Digest, (Digest, u64)>,
+    /// Last mentions, the oldest first.
+    order: BTreeMap<u64, (Instant, Digest)>,
+    /// Those of each user.
+    users: HashMap<Digest, BTreeSet<u64>>,
+    mentions: u64,
     capacity: usize,
 }
 
 impl Owners {
     /// Remembers at most `capacity` ids; the oldest make room.
     pub fn new(capacity: usize) -> Self {
-        Self { owners: HashMap::new(), order: VecDeque::new(), capacity }
+        Self {
+            owners: HashMap::new(),
+            order: BTreeMap::new(),
+            users: HashMap::new(),
+            mentions: 0,
+            capacity: capacity.max(1),
+        }
     }
 
     /// The backend gave `pid` to `user`, or `user`'s session with it has just ended.
     pub fn remember(&mut self, now: Instant, pid: &str, user: &User) {
-        self.forget_old(now);
-        let pid = digest(&[pid]);
-        self.owners.insert(pid, (digest(&[&user.issuer, &user.subject]), now));
-        self.order.push_back((now, pid));
+        let (pid, user) = (digest(&[pid]), digest(&[&user.issuer, &user.subject]));
+        self.forget(pid);
+        if let Some(own) = self.users.get(&user).filter(|own| own.len() >= self.of_user())
+            && let Some(oldest) = own.first().and_then(|mention| self.order.get(mention))
+        {
+            self.forget(oldest.1);
+        }
+        while let Some((at, oldest)) = self.order.first_key_value().map(|(_, mention)| *mention)
+            && (self.order.len() >= self.capacity || now.saturating_duration_since(at) >= MEMORY)
+        {
+            self.forget(oldest);
+        }
+        self.mentions = self.mentions.wrapping_add(1);
+        self.owners.insert(pid, (user, self.mentions));
+        self.order.insert(self.mentions, (now, pid));
+        self.users.entry(user).or_default().insert(self.mentions);
     }
 
     /// True where `pid` was given to `user`.
@@ -42,15 +71,17 @@ impl Owners {
         self.owners.get(&digest(&[pid])).is_some_and(|(owner, _)| *owner == user)
     }
 
-    fn forget_old(&mut self, now: Instant) {
-        while let Some((at, pid)) = self.order.front().copied() {
-            if self.order.len() < self.capacity && now.saturating_duration_since(at) < MEMORY {
-                break;
-            }
-            self.order.pop_front();
-            // Only the latest mention of an id counts.
-            if self.owners.get(&pid).is_some_and(|(_, last)| *last == at) {
-                self.owners.remove(&pid);
+    fn of_user(&self) -> usize {
+        (self.capacity / PART).clamp(PART, MAX_OF_USER)
+    }
+
+    fn forget(&mut self, pid: Digest) {
+        let Some((user, mention)) = self.owners.remove(&pid) else { return };
+        self.order.remove(&mention);
+        if let Some(own) = self.users.get_mut(&user) {
+            own.remove(&mention);
+            if own.is_empty() {
+                self.users.remove(&user);
             }
         }
     }
@@ -95,6 +126,40 @@ mod tests {
             owners.remember(now + Duration::from_secs(i as u64), pid, &user("a"));
         }
         assert!(owners.owns("p1", &user("a")) && !owners.owns("p2", &user("a")));
-        assert!(owners.order.len() <= 3 && owners.owners.len() <= 3);
+        assert_eq!((owners.order.len(), owners.owners.len()), (3, 3));
+    }
+
+    #[test]
+    fn p32_who_comes_and_goes_in_a_loop_pushes_out_only_his_own_ids() {
+        let now = Instant::now();
+        let mut owners = Owners::new(800);
+        for i in 0..50 {
+            owners.remember(now, &format!("a{i}"), &user("a"));
+        }
+        for i in 0..5000 {
+            owners.remember(now, &format!("b{i}"), &user("b"));
+            owners.remember(now, "b's own again and again", &user("b"));
+        }
+        assert!((0..50).all(|i| owners.owns(&format!("a{i}"), &user("a"))));
+        assert!((4901..5000).all(|i| owners.owns(&format!("b{i}"), &user("b"))));
+        assert!(!owners.owns("b4899", &user("b")) && owners.owns("b's own again and again", &user("b")));
+        assert_eq!((owners.order.len(), owners.owners.len(), owners.users.len()), (150, 150, 2));
+        owners.remember(now + MEMORY, "c", &user("c"));
+        assert_eq!(
+            (owners.order.len(), owners.owners.len(), owners.users.len()),
+            (1, 1, 1),
+            "all memory is given back"
+        );
+    }
+
+    #[test]
+    fn an_id_is_the_last_ones_whom_it_was_given_to() {
+        let now = Instant::now();
+        let mut owners = Owners::new(100);
+        owners.remember(now, "p", &user("a"));
+        owners.remember(now, "p", &user("a"));
+        owners.remember(now, "p", &user("b"));
+        assert!(owners.owns("p", &user("b")) && !owners.owns("p", &user("a")));
+        assert_eq!((owners.order.len(), owners.owners.len(), owners.users.len()), (1, 1, 1));
     }
 }
