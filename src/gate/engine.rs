@@ -63,6 +63,15 @@ enum Leg {
     Websocket,
 }
 
+/// What a client that polls cannot do without if it is to be told anything more.
+#[derive(Debug, PartialEq)]
+pub struct Rest {
+    /// Attachments of a packet that it has fetched already.
+    pub attachments: Vec<Packet>,
+    /// No other packet was queued behind them: what the backend still owes belongs to that one.
+    pub last: bool,
+}
+
 /// Timings that were announced in OPEN.
 #[derive(Clone, Copy, Debug)]
 pub struct Heartbeat {
@@ -315,11 +324,15 @@ impl Engine {
         self.flush();
     }
 
-    /// Forgets what is queued and sends nothing more.
-    pub fn stop(&mut self) {
+    /// Sends nothing more and forgets what is queued, but for what is given back.
+    pub fn stop(&mut self) -> Rest {
         self.over = true;
-        self.out.clear();
         self.out_bytes = 0;
+        let count = self.out.iter().take_while(|packet| matches!(packet, Packet::Binary(_))).count();
+        let last = count == self.out.len();
+        let attachments = self.out.drain(..count).collect();
+        self.out.clear();
+        Rest { attachments, last }
     }
 
     fn flush(&mut self) {

@@ -1,9 +1,10 @@
 //! How a conversation ends: what each side is told, and in which order.
 
 use crate::gate::ending::Ending;
-use crate::protocol::engineio::Packet;
+use crate::gate::engine::Rest;
+use crate::protocol::engineio::{Kind, Packet};
 use crate::proxy::conversation::{Conversation, command, now};
-use crate::proxy::frames::Leg;
+use crate::proxy::frames::{Incoming, Leg};
 use crate::proxy::refusal;
 use crate::proxy::relay;
 use crate::reason::Reason;
@@ -14,6 +15,9 @@ use tokio::time::timeout;
 
 /// A peer that is shown out has so long to take its last packets.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What is left of a packet when its session ends has so long to arrive.
+const LAST_PACKET: Duration = Duration::from_millis(250);
 
 /// A polling client is told to stay away with its next poll, if that comes within this time.
 const LAST_POLL: Duration = Duration::from_secs(5);
@@ -46,7 +50,7 @@ impl Conversation {
         let reason = ending.reason().or(refused);
         self.record.by = if reason.is_some() { "gate" } else { ending.by() };
         self.record.reason = reason.map_or("", Reason::word);
-        self.engine.stop();
+        let goodbye = self.goodbye(ending).await;
         if let Some(upstream) = self.upstream.take() {
             self.context.tasks.spawn(hang_up(upstream, 1001, ""));
         }
@@ -55,7 +59,6 @@ impl Conversation {
             let done = matches!(ending, Ending::Gate(Reason::ProtocolError) | Ending::Client);
             let _ = reply.send(if done { PostReply::Done } else { PostReply::Over(ending) });
         }
-        let goodbye = self.goodbye(ending);
         let told = !self.gets.is_empty();
         for reply in self.gets.drain() {
             let _ = reply.send(last_poll(&goodbye, ending));
@@ -80,13 +83,34 @@ impl Conversation {
         }
     }
 
-    /// DISCONNECT packets where the client is to stay away.
-    fn goodbye(&self, ending: Ending) -> Vec<Packet> {
+    /// DISCONNECT packets where the client is to stay away, behind what is left of a packet that it has in part.
+    async fn goodbye(&mut self, ending: Ending) -> Vec<Packet> {
+        let Rest { mut attachments, last } = self.engine.stop();
         let ends = matches!(ending, Ending::Gate(Reason::TokenExpired | Reason::MaxSession));
-        if !(ends && self.context.says_goodbye() && self.attachments.1 == 0) {
+        if !(ends && self.context.says_goodbye()) {
             return Vec::new();
         }
-        self.admission.disconnects().into_iter().map(Packet::text).collect()
+        if last && !matches!(timeout(LAST_PACKET, self.owed(&mut attachments)).await, Ok(Some(()))) {
+            return Vec::new();
+        }
+        attachments.extend(self.admission.disconnects().into_iter().map(Packet::text));
+        attachments
+    }
+
+    /// Reads the attachments that the backend announced and has not sent yet; `None`: they will not come.
+    async fn owed(&mut self, attachments: &mut Vec<Packet>) -> Option<()> {
+        while self.attachments.1 > 0 {
+            let Incoming::Message { text, data } = self.upstream.as_mut()?.next().await.ok()? else { return None };
+            match Packet::from_ws(self.version, text, data).ok()? {
+                packet @ Packet::Binary(_) => {
+                    self.attachments.1 -= 1;
+                    attachments.push(packet);
+                }
+                packet if packet.kind() == Kind::Message => return None,
+                _ => {}
+            }
+        }
+        Some(())
     }
 
     async fn wait_for_last_poll(&mut self, goodbye: &[Packet], ending: Ending) {

@@ -427,6 +427,46 @@ async fn in_disconnect_mode_the_last_poll_brings_41_for_every_namespace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_disconnect_mode_41_stands_behind_the_attachments_of_a_packet_that_was_fetched() {
+    let config: fn(&mut Config) = |config| config.socketio.on_expiry = OnExpiry::Disconnect;
+    for (before, after, want) in [
+        // Both are behind the cut, one is, or the backend owes it for ever.
+        (vec![], vec!["one", "one"], Some(packets(&["bb25l", "bb25l", "41"]))),
+        (vec!["one"], vec!["one"], Some(packets(&["bb25l", "bb25l", "41"]))),
+        (vec!["one", "one"], vec![], Some(packets(&["bb25l", "bb25l", "41"]))),
+        (vec!["one"], vec![], None),
+    ] {
+        let (rig, mut backend) = Rig::known(config);
+        rig.post(&["40"]).await;
+        assert_eq!(backend.hears().await, "40");
+        backend.say("452-[{},{}]").await;
+        assert_eq!(rig.get().await, packets(&["452-[{},{}]"]));
+        for part in before {
+            backend.send(backend.frame(Opcode::Binary, part.as_bytes())).await;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        rig.entry.end(Reason::TokenExpired);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        for part in after {
+            backend.send(backend.frame(Opcode::Binary, part.as_bytes())).await;
+        }
+        if let Some(want) = want {
+            assert_eq!(rig.get().await, want);
+        }
+        rig.ended("gate", "token_expired").await;
+    }
+    // Of one that was not fetched nothing is said.
+    let (rig, mut backend) = Rig::known(config);
+    rig.post(&["40"]).await;
+    assert_eq!(backend.hears().await, "40");
+    backend.say("451-[{}]").await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    rig.entry.end(Reason::TokenExpired);
+    assert_eq!(rig.get().await, packets(&["41"]));
+    rig.ended("gate", "token_expired").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_backend_said_before_it_left_is_delivered_and_then_the_session_is_over() {
     let (rig, mut backend) = Rig::known(|_| {});
     for i in 0..5 {

@@ -6,6 +6,7 @@
 
 use crate::gate::ending::Ending;
 use crate::protocol::frame::{self, Opcode};
+use crate::protocol::scanner::Stop;
 use crate::proxy::refusal;
 use crate::proxy::relay::{BUFFER, READ, Relay};
 use crate::reason::Reason;
@@ -21,7 +22,7 @@ use tokio::time::timeout;
 /// A peer that is shown out has so long to take its last frames, and to close.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A frame that is under way when the session ends has so long to arrive whole.
+/// A frame that is under way when the session ends has so long to arrive whole, or a packet with its attachments.
 pub(super) const LAST_FRAME: Duration = Duration::from_millis(250);
 
 /// What is left to do, where something has to be waited for.
@@ -69,17 +70,16 @@ impl Relay {
     }
 
     async fn tell_client(&mut self, reason: Reason) -> io::Result<()> {
-        if !self.down.may_close() && !self.down.scanner.closing() {
-            let _ = timeout(LAST_FRAME, self.finish_frame()).await;
-        }
+        let ends = matches!(reason, Reason::TokenExpired | Reason::MaxSession);
+        let stays_away = ends && self.context.says_goodbye();
+        let _ = timeout(LAST_FRAME, self.finish(stays_away)).await;
         let mut out = self.down.pending.split_off(self.down.written);
         if self.down.may_close() {
             let between = self.down.scanner.between_packets();
             if between {
                 out.append(&mut self.inject);
             }
-            let ends = matches!(reason, Reason::TokenExpired | Reason::MaxSession);
-            if between && ends && self.context.says_goodbye() {
+            if between && stays_away {
                 for packet in self.admission.disconnects() {
                     frame::encode(&mut out, Opcode::Text, packet.as_bytes(), None);
                 }
@@ -92,22 +92,35 @@ impl Relay {
         self.client.shutdown().await
     }
 
-    /// Passes on the rest of the frame that is under way to the client, so that a close frame may follow.
-    /// Cancel safe: what is written is counted.
-    async fn finish_frame(&mut self) -> io::Result<()> {
+    /// Passes on the rest of the frame that is under way to the client, so that a close frame may follow; where a
+    /// DISCONNECT is to follow, the rest of the packet with its attachments. Cancel safe: what is written is counted.
+    async fn finish(&mut self, packet: bool) -> io::Result<()> {
         let Self { down, client, upstream, .. } = self;
-        let mut buf = vec![0; BUFFER];
-        while !down.may_close() && !down.scanner.closing() {
+        let mut buf = Vec::new();
+        loop {
+            let scanner = &down.scanner;
+            if scanner.closing() || if packet { scanner.between_packets() } else { scanner.between_frames() } {
+                return Ok(());
+            }
             poll_fn(|cx| down.drain(cx, client)).await?;
-            let left = usize::try_from(down.scanner.left()).unwrap_or(BUFFER).min(BUFFER);
-            let n = upstream.read(&mut buf[..left]).await?;
+            // A head byte by byte, so that nothing is read of what follows.
+            let want = usize::try_from(down.scanner.left()).unwrap_or(BUFFER).clamp(1, BUFFER);
+            buf.resize(want, 0);
+            let n = upstream.read(&mut buf[..want]).await?;
             if n == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let found = down.scanner.scan(&buf[..n]);
-            down.pending.extend_from_slice(&buf[..found.pass]);
+            down.carry.extend_from_slice(&buf[..n]);
+            let seen = std::mem::take(&mut down.carry);
+            let found = down.scanner.scan(&seen);
+            down.pending.extend_from_slice(&seen[..found.pass]);
+            match found.stop {
+                Stop::End => {}
+                Stop::Partial | Stop::More => down.carry.extend_from_slice(&seen[found.used..]),
+                // A packet of the backend's between another one and its attachments.
+                Stop::Message(_) | Stop::Broken(_) => return Err(io::ErrorKind::InvalidData.into()),
+            }
         }
-        Ok(())
     }
 }
 

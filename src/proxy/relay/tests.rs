@@ -572,6 +572,38 @@ async fn in_disconnect_mode_nothing_is_put_between_a_packet_and_its_attachments(
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_disconnect_mode_the_attachments_of_a_packet_under_way_come_first() {
+    let config: fn(&mut Config) = |config| config.socketio.on_expiry = OnExpiry::Disconnect;
+    // The cut falls behind so many bytes, of which the client has some; what follows the packet was said too late.
+    let packet = |wire: &Wire| {
+        let parts = [
+            wire.text("452-[\"bin\",{},{}]"),
+            wire.fragment(false, Opcode::Binary, [1; 200]),
+            wire.frame(Opcode::Ping, b"between"),
+            wire.fragment(true, Opcode::Continuation, b"one"),
+            wire.text("2"),
+            wire.frame(Opcode::Binary, b""),
+        ];
+        parts.concat()
+    };
+    let length = packet(&Rig::plain().backend).len();
+    for cut in [7, 18, 19, 20, 21, 22, 23, 150, 223, 224, 230, 233, 240, length - 2, length - 1, length] {
+        let mut rig = Rig::new(Setup { config, ..Setup::default() });
+        rig.join("").await;
+        let bytes = packet(&rig.backend);
+        rig.backend.send(&bytes[..cut]).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        rig.entry.end(Reason::TokenExpired);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        rig.backend.send(&[&bytes[cut..], &rig.backend.text("42[\"too late\"]")].concat()).await;
+        assert_eq!(rig.client.bytes(length).await, bytes, "cut at {cut}");
+        assert_eq!(rig.client.hears().await, "41", "cut at {cut}");
+        assert_eq!(rig.client.is_closed().await, (4401, "token_expired".into()));
+        rig.ended("gate", "token_expired").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn p35_broken_client_frames_close_with_1002_and_long_messages_with_1009() {
     let config: fn(&mut Config) = |config| config.socketio.max_payload = Some(1000);
     let make = |wire: &Wire| {
