@@ -75,8 +75,10 @@ pub struct Scanner {
     /// The current frame is a control frame: it passes even while a message is being taken out.
     control: bool,
     messages: u64,
-    /// Those among them that are heartbeats.
-    beats: u64,
+    /// The current message is the application's.
+    said: bool,
+    /// Messages of the application and bytes of them.
+    activity: u64,
     /// An event of the client that is taken out too.
     event: Option<Arc<EventName>>,
     capture: Option<Box<Capture>>,
@@ -110,7 +112,8 @@ impl Scanner {
             closing: false,
             control: false,
             messages: 0,
-            beats: 0,
+            said: false,
+            activity: 0,
             event: None,
             capture: None,
         }
@@ -128,9 +131,10 @@ impl Scanner {
         self.messages
     }
 
-    /// Messages begun so far that are no heartbeats.
-    pub fn packets(&self) -> u64 {
-        self.messages - self.beats
+    /// Another number whenever the application has said something, or more of it. What is no packet of it does not
+    /// count (heartbeats, control frames), nor what is taken out, since that has still to be read.
+    pub fn activity(&self) -> u64 {
+        self.activity
     }
 
     /// Payload bytes of the current frame still to come.
@@ -173,6 +177,9 @@ impl Scanner {
                 }
                 self.left -= n as u64;
                 at += n;
+                if self.said && !self.control {
+                    self.activity = self.activity.wrapping_add(n as u64);
+                }
             }
             if at == buf.len() {
                 return Scanned { pass: at, used: at, stop: Stop::End };
@@ -229,12 +236,17 @@ impl Scanner {
         } else if goes_on {
             Interest::Pass
         } else {
+            self.said = true;
             self.begin(head, payload)?
         };
         if matches!(interest, Interest::Partial) {
             return Ok(interest);
         }
-        self.messages += u64::from(!goes_on);
+        self.said &= !matches!(interest, Interest::Take);
+        if !goes_on {
+            self.messages += 1;
+            self.activity = self.activity.wrapping_add(u64::from(self.said));
+        }
         self.message = total;
         self.open = !head.fin;
         Ok(interest)
@@ -246,7 +258,7 @@ impl Scanner {
         if self.watch == Watch::Frames {
             if head.len == 1 && head.opcode == Opcode::Text {
                 let Some(byte) = payload.first() else { return Ok(Interest::Partial) };
-                self.beats += u64::from(matches!(byte ^ head.mask[0], b'2' | b'3'));
+                self.said = !matches!(byte ^ head.mask[0], b'2' | b'3');
             }
             return Ok(Interest::Pass);
         }
@@ -266,8 +278,8 @@ impl Scanner {
         let whole = shown as u64 == head.len;
         match classify(&prefix[..shown], whole && head.fin, self.writer) {
             Class::Pass => Ok(Interest::Pass),
-            Class::Beat => {
-                self.beats += 1;
+            Class::EngineIo => {
+                self.said = false;
                 Ok(Interest::Pass)
             }
             Class::Event => self.event(head, payload),
@@ -360,7 +372,8 @@ impl Scanner {
 
 enum Class {
     Pass,
-    Beat,
+    /// Of Engine.IO: heartbeats, mostly.
+    EngineIo,
     Event,
     Take,
     Attachment,
@@ -380,7 +393,7 @@ fn classify(prefix: &[u8], whole: bool, writer: Writer) -> Class {
         [b'b', ..] => Class::Attachment,
         [b'4', b'0' | b'1', ..] => Class::Take,
         [b'4', b'2', ..] => Class::Event,
-        [b'2' | b'3', ..] => Class::Beat,
+        [b'0'..=b'3' | b'5' | b'6', ..] => Class::EngineIo,
         [b'4', b'4', ..] if writer == Writer::Server => Class::Take,
         [b'4', b'3' | b'4', ..] => Class::Pass,
         [b'4', b'5' | b'6', digits @ ..] => match digits.iter().position(|b| !b.is_ascii_digit()) {

@@ -397,9 +397,7 @@ impl Conversation {
             self.record.detail = Some("backend: not an Engine.IO packet".into());
             return Some(Flow::Over(Ending::Gate(Reason::UpstreamUnavailable)));
         };
-        if packet.kind() == Kind::Message {
-            self.stay.entry().active();
-        }
+        self.note(&packet);
         match (&packet, packet.kind()) {
             (_, Kind::Open | Kind::Close | Kind::Upgrade | Kind::Noop) => return None,
             (Packet::Binary(_), _) => self.attachments.1 = self.attachments.1.saturating_sub(1),

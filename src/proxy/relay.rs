@@ -14,12 +14,13 @@ use crate::gate::admission::{Admission, Judgement, Verdict};
 use crate::gate::ending::Ending;
 use crate::protocol::frame::{self, FrameError, Opcode, Writer};
 use crate::protocol::scanner::{Captured, Scanner, Watch};
+use crate::protocol::socketio;
 use crate::proxy::context::Context;
 use crate::proxy::refresh::{self, Asked};
 use crate::proxy::relay::way::{Fault, Next, Way};
 use crate::reason::Reason;
-use crate::session::registry::Stay;
 use crate::session::registry::term::{NOTICE, WARN};
+use crate::session::registry::{Entry, Stay};
 use crate::stream::Stream;
 use crate::telemetry::access::Record;
 use secrecy::ExposeSecret;
@@ -86,8 +87,8 @@ struct Relay {
     judging: Option<Judging>,
     /// Frames for the client that wait for a place between packets.
     inject: Vec<u8>,
-    /// Packets of the application so far, where somebody counts.
-    packets: u64,
+    /// What the application has said so far, where somebody counts.
+    activity: u64,
     follow: Option<Pin<Box<Sleep>>>,
     ending: Option<Ending>,
 }
@@ -132,7 +133,7 @@ impl Relay {
             admission,
             judging: None,
             inject: Vec::new(),
-            packets: 0,
+            activity: 0,
             follow: None,
             ending: None,
         }
@@ -182,11 +183,13 @@ impl Relay {
             if let Some(asked) = text_of(&message).and_then(|text| Asked::of(context, stay.entry(), text)) {
                 return hear(context, asked, unread, inject, judging);
             }
+            note(stay.entry(), &message);
             let verdict = from_client(context, admission, message);
             obey(context, verdict, out, inject, judging)
         });
         down.last = up.scanner.closed();
         let down_result = down.pump(cx, upstream, client, buf, &mut |message, out| {
+            note(stay.entry(), &message);
             if let Some(pid) = text_of(&message).and_then(|text| admission.from_server(text)) {
                 stay.recovery_id(pid);
             }
@@ -199,7 +202,7 @@ impl Relay {
         if std::mem::take(&mut self.down.heard) {
             self.stay.entry().heard_upstream();
         }
-        self.note_packets();
+        self.note_activity();
         if self.ending.is_none() {
             self.ending = match (&self.up, &self.down) {
                 (_, down) if down.scanner.closing() || down.eof => Some(Ending::Upstream),
@@ -233,12 +236,12 @@ impl Relay {
     }
 
     /// Where idle sessions are ended: whether the application said something.
-    fn note_packets(&mut self) {
+    fn note_activity(&mut self) {
         if self.context.config.session.idle_timeout.is_zero() {
             return;
         }
-        let packets = self.up.scanner.packets() + self.down.scanner.packets();
-        if std::mem::replace(&mut self.packets, packets) != packets {
+        let activity = self.up.scanner.activity().wrapping_add(self.down.scanner.activity());
+        if std::mem::replace(&mut self.activity, activity) != activity {
             self.stay.entry().active();
         }
     }
@@ -316,6 +319,13 @@ fn hear(
             inject.extend(asked.answer(Err(reason)).map(|packet| text_frame(&packet)).unwrap_or_default());
             Next::Go
         }
+    }
+}
+
+/// A message that was taken out may be the application's all the same.
+fn note(entry: &Entry, message: &Captured) {
+    if text_of(message).is_some_and(socketio::is_said) {
+        entry.active();
     }
 }
 

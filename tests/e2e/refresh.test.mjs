@@ -299,18 +299,33 @@ describe('bounds of a session', { skip: needsGate, concurrency: 8 }, () => {
     it(`${transport}: no refresh goes beyond max_lifetime`, async () => {
       const { connection, socket, user } = await enter(short, transport, 3);
       const start = Date.now();
+      // A refresh alone does not keep a session awake.
+      const busy = setInterval(() => socket.emit('nothing'), 200);
       try {
         for (let i = 0; i < 4; i += 1) {
           await sleep(1000);
           const [answer] = await socket.call(EVENT, token(user, 300));
           assert.ok(answer.ok && answer.expires_in <= 6 - i, JSON.stringify(answer));
         }
-        const busy = setInterval(() => socket.emit('nothing'), 200);
         const { at } = await socket.disconnected();
-        clearInterval(busy);
         assert.ok(Math.abs(at - start - 6000) < 1000, `${at - start} ms`);
         await short.gate.sessionEnded('max_session', (record) => record.subject === user);
       } finally {
+        clearInterval(busy);
+        await connection.close();
+      }
+    });
+
+    it(`${transport}: idle in spite of refreshes`, async () => {
+      const { connection, socket, user } = await enter(short, transport, 300);
+      const start = Date.now();
+      const refreshing = setInterval(() => socket.emit(EVENT, token(user, 300)), 400);
+      try {
+        const { at } = await socket.disconnected();
+        assert.ok(at - start > 1500 && at - start < 3200, `${at - start} ms`);
+        await short.gate.sessionEnded('idle', (record) => record.subject === user);
+      } finally {
+        clearInterval(refreshing);
         await connection.close();
       }
     });

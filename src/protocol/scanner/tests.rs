@@ -205,6 +205,39 @@ fn an_event_for_the_gate_is_taken_out_wherever_it_is_cut() {
     }
 }
 
+#[test]
+fn the_application_is_active_with_each_part_of_what_it_says_and_nobody_else_is() {
+    let mut scanner = sio(Writer::Client).taking(Some(Arc::new(EventName::new("refresh"))));
+    let mut more = |bytes: &[u8]| {
+        let before = scanner.activity();
+        relay(&mut scanner, bytes, &[]).unwrap();
+        scanner.activity() != before
+    };
+    let text = |text: &str| client(Opcode::Text, text.as_bytes());
+    for quiet in ["2", "3", "3probe", "6", "40/a,{}", "41/a,", "42[\"refresh\",\"t\"]", "42/a,7[\"refresh\"]"] {
+        assert!(!more(&text(quiet)), "{quiet}");
+    }
+    assert!(!more(&client(Opcode::Ping, b"are you there")));
+    for said in ["42[\"a\"]", "43[]", "451-[{}]"] {
+        assert!(more(&text(said)), "{said}");
+    }
+    assert!(more(&client(Opcode::Binary, b"attached")));
+    // A slow one counts for as long as there is more of it.
+    let slow = text(&format!("42[\"{}\"]", "x".repeat(100)));
+    assert!(slow.chunks(20).all(&mut more));
+    assert!(more(&fragment(false, 1, b"42[\"a\",")));
+    assert!(!more(&client(Opcode::Ping, b"between")), "a control frame is no part of it");
+    assert!(more(&fragment(false, 0, b"1,")));
+    assert!(more(&fragment(true, 0, b"2]")));
+    assert!(!more(&text("2")));
+    let mut raw = Scanner::new(Writer::Client, Watch::Frames, 1000, 0);
+    for (said, active) in [("2", false), ("3", false), ("22", true), ("4x", true), ("", true)] {
+        let before = raw.activity();
+        relay(&mut raw, &text(said), &[]).unwrap();
+        assert_eq!(raw.activity() != before, active, "{said}");
+    }
+}
+
 fn message() -> impl Strategy<Value = (Opcode, Vec<u8>)> {
     prop_oneof![
         "42\\[\"[a-z]{0,300}\"\\]".prop_map(|s| (Opcode::Text, s.into_bytes())),

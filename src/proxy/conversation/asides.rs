@@ -2,6 +2,8 @@
 
 use crate::gate::ending::Ending;
 use crate::protocol::engineio::{Kind, Packet};
+use crate::protocol::scanner::Watch;
+use crate::protocol::socketio;
 use crate::proxy::conversation::{Conversation, Flow};
 use crate::proxy::refresh::{self, Asked, MAX_UNREAD};
 use crate::reason::Reason;
@@ -46,16 +48,21 @@ impl Conversation {
 
     /// One packet of the client, for the backend or for the gate.
     pub(super) async fn hear(&mut self, packet: Packet) -> Option<Flow> {
-        if packet.kind() == Kind::Message {
-            let entry = self.stay.entry();
-            entry.active();
-            if let (Some(_), Packet::Text(_), Some(body)) = (&self.upstream, &packet, packet.body())
-                && let Some(asked) = Asked::of(&self.context, entry, body)
-            {
-                return self.refresh(asked).await;
-            }
+        if let (Some(_), Kind::Message, Some(body)) = (&self.upstream, packet.kind(), packet.body())
+            && let Some(asked) = Asked::of(&self.context, self.stay.entry(), body)
+        {
+            return self.refresh(asked).await;
         }
+        self.note(&packet);
         self.from_client(packet).await
+    }
+
+    /// Whether the application says something.
+    pub(super) fn note(&self, packet: &Packet) {
+        let said = self.watch == Watch::Frames || packet.body().is_none_or(socketio::is_said);
+        if said && packet.kind() == Kind::Message {
+            self.stay.entry().active();
+        }
     }
 
     /// The client asks for a later end.

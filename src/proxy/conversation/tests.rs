@@ -4,6 +4,7 @@ use crate::gate::engine::{Heartbeat, Start, UPGRADE_TIMEOUT};
 use crate::protocol::frame::Opcode;
 use crate::proxy::support::{Backend, Gate, Wire, refusal as refused, token, user};
 use crate::session::mailbox::{self, Mailbox};
+use crate::session::reaper;
 use crate::session::registry::{Entry, Newcomer};
 use std::net::{IpAddr, Ipv4Addr};
 use tokio::io::AsyncWriteExt;
@@ -396,6 +397,36 @@ async fn p39_at_the_cut_of_a_session_between_polls_the_next_one_is_told() {
     assert!(registry.find("sid").is_none());
     assert_eq!(registry.farewell("sid"), Some(Reason::TokenExpired));
     assert_eq!(registry.farewell("sid"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_keeps_a_poller_awake_and_neither_a_refresh_nor_a_heartbeat_does() {
+    let config: fn(&mut Config) = |config| {
+        config.session.idle_timeout = Duration::from_secs(4);
+        config.session.refresh.enabled = true;
+    };
+    for (says, wakes) in [
+        (&["42[]"][..], true),
+        (&["43[]"], true),
+        (&["451-[{}]", "bAQID"], true),
+        (&["42[\"siogate:refresh\",\"bad\"]"], false),
+        (&["3"], false),
+        (&["41/a,"], false),
+    ] {
+        let (rig, _backend) = Rig::known(config);
+        let context = &rig.gate.context;
+        let reaper = tokio::spawn(reaper::run(context.registry.clone(), context.clock.clone()));
+        for _ in 0..12 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if rig.entry.ended().is_some() {
+                break;
+            }
+            // It may end meanwhile.
+            let _ = rig.send(Some(says)).await;
+        }
+        assert_eq!(rig.entry.ended(), (!wakes).then_some(Reason::Idle), "{says:?}");
+        reaper.abort();
+    }
 }
 
 #[tokio::test(start_paused = true)]
