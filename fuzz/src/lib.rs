@@ -25,6 +25,7 @@ use siogate::config::load::{self, Override, Sources};
 use siogate::config::model::Issuer;
 use siogate::config::model::revocation::{Logout, Transmitter as Signals};
 use siogate::config::model::vouchers::{Callout, Introspection, SessionStore};
+use siogate::listen::head::{self, Head, Whole};
 use siogate::protocol::engineio::{Open, Packet, Version};
 use siogate::protocol::forwarded;
 use siogate::protocol::frame::{FrameError, Writer};
@@ -58,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     ("config", config),
     ("session", session),
     ("answer", answer),
+    ("head", head),
 ];
 
 const VERSIONS: [Version; 2] = [Version::V3, Version::V4];
@@ -444,4 +446,19 @@ pub fn answer(data: &[u8]) {
         Word::No(_) => assert!(matches!(status, 200..=299 | 401 | 403)),
         Word::Unclear(_) => {}
     }
+}
+
+/// A request is read whole or not at all, and as the same one whatever stands behind it.
+pub fn head(data: &[u8]) {
+    let bytes = Bytes::copy_from_slice(data);
+    let Head::Whole(first) = head::parse(&bytes) else { return };
+    assert!(first.len <= data.len());
+    let Head::Whole(alone) = head::parse(&bytes.slice(..first.len)) else { panic!("it needs what is not its own") };
+    let shown = |read: &Whole| format!("{:?} {} {} {}", read.request, read.len, read.upgrade, read.close);
+    assert_eq!(shown(&first), shown(&alone));
+    let less = bytes.slice(..first.len.saturating_sub(1));
+    assert!(!matches!(head::parse(&less), Head::Whole(_)), "a part of it is a request too");
+    let headers = first.request.headers();
+    assert!(!headers.contains_key("transfer-encoding") && headers.get_all("content-length").iter().count() <= 1);
+    assert!(first.request.uri().path().starts_with('/'));
 }
