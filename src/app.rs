@@ -391,7 +391,15 @@ fn admin(context: &Context, token: Option<SecretString>, loopback: bool) -> Admi
         issuers: context.verifier.issuers().iter().map(|rules| rules.name().unwrap_or_default().into()).collect(),
         remember: context.config.revocation.remember.as_secs(),
     };
-    Admin { readiness, metrics: context.metrics.clone(), revoker: context.revoker.clone(), scope, token, loopback }
+    Admin {
+        readiness,
+        metrics: context.metrics.clone(),
+        revoker: context.revoker.clone(),
+        scope,
+        clock: context.clock.clone(),
+        token,
+        loopback,
+    }
 }
 
 /// Asks sessions to leave, a few at a time: their clients come back at once, to somebody else.

@@ -2,4 +2,5 @@
 
 pub mod access;
 pub mod address;
+pub mod endings;
 pub mod metrics;

@@ -35,7 +35,7 @@ where
     let registry = &admin.readiness.registry;
     let name = path.strip_prefix("/api/sessions/").filter(|name| !name.is_empty());
     match (request.method(), path.as_str(), name) {
-        (&Method::GET | &Method::HEAD, "/api/sessions", _) => page(sessions::list(registry, query)),
+        (&Method::GET | &Method::HEAD, "/api/sessions", _) => page(sessions::list(admin, query)),
         (&Method::GET | &Method::HEAD, "/api/revocations", _) => page(revocations::list(&admin.revoker, query)),
         (&Method::POST, "/api/revocations", _) => match object(request).await {
             Ok(body) => page(revocations::take(&admin.revoker, &admin.scope, &body)),

@@ -3,6 +3,7 @@
 use crate::admin::api;
 use crate::admin::readiness::Readiness;
 use crate::admin::revocations::Scope;
+use crate::session::clock::Clock;
 use crate::session::revoker::Revoker;
 use crate::telemetry::metrics::{IssuerKeys, Metrics};
 use aws_lc_rs::constant_time;
@@ -24,6 +25,8 @@ pub struct Admin {
     pub revoker: Arc<Revoker>,
     /// Which.
     pub scope: Scope,
+    /// The time.
+    pub clock: Clock,
     /// The bearer token; `None`: none is asked for.
     pub token: Option<SecretString>,
     /// The door is on loopback: a page in a browser on this machine must not reach it under a foreign name.

@@ -1,27 +1,43 @@
 //! `/api/sessions`: who is inside, and showing somebody out.
 
 use crate::admin::query::{Query, Wrong};
+use crate::admin::routes::Admin;
 use crate::reason::Reason;
 use crate::session::registry::Registry;
 use crate::session::registry::revoke::Seen;
+use crate::telemetry::endings::Ended;
 use serde_json::{Value, json};
+use std::time::Instant;
 
-const STATES: [&str; 3] = ["waiting", "admitted", "ending"];
+const STATES: [&str; 4] = ["waiting", "admitted", "ending", ENDED];
 
-/// `GET /api/sessions`: a page of them, the oldest first.
+/// Those who are not inside any more are asked for by this word only.
+const ENDED: &str = "ended";
+
+/// `GET /api/sessions`: a page of them, the oldest first; of those that have ended the last one first.
 ///
 /// # Errors
 /// A parameter that is none, or that has a value of another form.
-pub fn list(registry: &Registry, raw: &str) -> Result<Value, Wrong> {
+pub fn list(admin: &Admin, raw: &str) -> Result<Value, Wrong> {
+    let registry = &admin.readiness.registry;
     let query = Query::parse(raw, &["subject", "issuer", "state", "limit", "after"])?;
     let limit = query.limit()?;
-    let after = query.read("after", "`next` of the page before")?.unwrap_or(0);
+    let after = query.read("after", "`next` of the page before")?;
     let wanted_state = query.get("state");
     if let Some(other) = wanted_state.filter(|word| !STATES.contains(word)) {
         return Err(Wrong::new("state", other, STATES.join(", ")));
     }
     let is = |wanted: Option<&str>, value: Option<&str>| wanted.is_none() || wanted == value;
-    let page = registry.page(after, limit, |seen| {
+    if wanted_state == Some(ENDED) {
+        let page = admin.metrics.endings.page(after.unwrap_or(u64::MAX), limit, |ended| {
+            is(query.get("subject"), ended.subject.as_deref()) && is(query.get("issuer"), ended.issuer.as_deref())
+        });
+        let next = page.last().filter(|_| page.len() == limit).map(|last| last.number.to_string());
+        let now = (Instant::now(), admin.clock.unix_ms());
+        let sessions: Vec<_> = page.iter().map(|ended| show_ended(ended, now)).collect();
+        return Ok(json!({"sessions": sessions, "next": next, "open": registry.len()}));
+    }
+    let page = registry.page(after.unwrap_or(0), limit, |seen| {
         let user = seen.user.as_ref();
         is(query.get("subject"), user.map(|user| &*user.subject))
             && is(query.get("issuer"), user.map(|user| &*user.issuer))
@@ -58,9 +74,32 @@ fn show(seen: &Seen) -> Value {
         "issuer": user.map(|user| &*user.issuer),
         "client": seen.client.to_string(),
         "transport": if seen.polls { "polling" } else { "websocket" },
+        "namespaces": seen.namespaces,
         "started": seen.since,
         "ends_at": seen.ends_at,
         "state": state(seen),
         "reason": seen.ended.map(Reason::word),
+    })
+}
+
+/// As the record in the log; `now` by both clocks.
+fn show_ended(ended: &Ended, now: (Instant, u64)) -> Value {
+    let ago = now.0.saturating_duration_since(ended.ended).as_millis();
+    let at = now.1.saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX)) / 1000;
+    let millis = ended.ended.saturating_duration_since(ended.started).as_millis();
+    json!({
+        "session": &*ended.session,
+        "subject": ended.subject.as_deref(),
+        "issuer": ended.issuer.as_deref(),
+        "client": ended.client.to_string(),
+        "transport": ended.transport,
+        "state": ENDED,
+        "ended": at,
+        "seconds": millis as f64 / 1000.0,
+        "by": ended.by,
+        "reason": Some(ended.reason).filter(|word| !word.is_empty()),
+        "detail": ended.detail.as_deref(),
+        "to_upstream": ended.to_upstream,
+        "to_client": ended.to_client,
     })
 }

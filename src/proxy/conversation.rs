@@ -17,7 +17,7 @@ use crate::proxy::frames::{Incoming, Leg, LegError};
 use crate::proxy::gets::Gets;
 use crate::proxy::headers;
 use crate::proxy::refusal;
-use crate::proxy::relay::note_refusal;
+use crate::proxy::relay::{from_server, note_refusal};
 use crate::proxy::timers::{at, now};
 use crate::reason::Reason;
 use crate::session::mailbox::{Command, GetReply, PostReply};
@@ -328,6 +328,7 @@ impl Conversation {
         let context = self.context.clone();
         let owns = |pid: &str, user: &User| context.owns(pid, user);
         let mut verdict = self.admission.from_client(body, &context.rules, &owns);
+        self.note_leave(body);
         let mut identity = None;
         let judged = matches!(verdict, Verdict::Judge(_));
         if let Verdict::Judge(judgement) = verdict {
@@ -391,6 +392,12 @@ impl Conversation {
         Ok(())
     }
 
+    fn note_leave(&self, body: &str) {
+        if body.starts_with('1') {
+            self.stay.entry().is_in(self.admission.joined());
+        }
+    }
+
     /// One message of the backend.
     fn from_upstream(&mut self, text: bool, data: Bytes) -> Option<Flow> {
         let Ok(packet) = Packet::from_ws(self.version, text, data) else {
@@ -405,8 +412,8 @@ impl Conversation {
                 if let Some(n) = scanner::announced(text) {
                     self.attachments.1 = n;
                 }
-                if let Some(pid) = packet.body().and_then(|body| self.admission.from_server(body)) {
-                    self.stay.recovery_id(pid);
+                if let Some(body) = packet.body() {
+                    from_server(&mut self.stay, &mut self.admission, body);
                 }
             }
             _ => {}

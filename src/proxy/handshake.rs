@@ -236,10 +236,14 @@ impl Call<'_> {
     }
 
     fn admission(&self, stay: &Stay) -> Admission {
-        match stay.entry().user() {
-            Some(user) => Admission::with_user(self.version, user.clone()),
-            None => Admission::without_user(self.version, Reason::CredentialMissing),
+        let Some(user) = stay.entry().user() else {
+            return Admission::without_user(self.version, Reason::CredentialMissing);
+        };
+        let admission = Admission::with_user(self.version, user.clone());
+        if self.watch == Watch::SocketIo {
+            stay.entry().is_in(admission.joined());
         }
+        admission
     }
 
     /// Both sides are WebSockets and the user is known: relay at once.

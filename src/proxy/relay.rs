@@ -184,14 +184,18 @@ impl Relay {
                 return hear(context, asked, unread, inject, judging);
             }
             note(stay.entry(), &message);
+            let leaves = text_of(&message).is_some_and(|text| text.starts_with('1'));
             let verdict = from_client(context, admission, message);
+            if leaves {
+                stay.entry().is_in(admission.joined());
+            }
             obey(context, verdict, out, inject, judging)
         });
         down.last = up.scanner.closed();
         let down_result = down.pump(cx, upstream, client, buf, &mut |message, out| {
             note(stay.entry(), &message);
-            if let Some(pid) = text_of(&message).and_then(|text| admission.from_server(text)) {
-                stay.recovery_id(pid);
+            if let Some(text) = text_of(&message) {
+                from_server(stay, admission, text);
             }
             frame::encode(out, if message.text { Opcode::Text } else { Opcode::Binary }, &message.data, None);
             Next::Go
@@ -340,6 +344,16 @@ fn text_of(message: &Captured) -> Option<&str> {
         return None;
     }
     std::str::from_utf8(&message.data).ok()?.strip_prefix('4')
+}
+
+/// What the backend said behind the Engine.IO type `4`.
+pub fn from_server(stay: &mut Stay, admission: &mut Admission, text: &str) {
+    if let Some(pid) = admission.from_server(text) {
+        stay.recovery_id(pid);
+    }
+    if text.starts_with(['0', '1', '4']) {
+        stay.entry().is_in(admission.joined());
+    }
 }
 
 fn from_client(context: &Context, admission: &mut Admission, message: Captured) -> Verdict {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tracing::info;
 
 use crate::telemetry::address::Address;
+use crate::telemetry::endings::Ended;
 use crate::telemetry::metrics::{Direction, End, Metrics, Transport};
 
 /// What is known of a session; filled in as it goes on.
@@ -57,6 +58,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        let ended = Instant::now();
         self.metrics.ended.get_or_create(&End { by: self.by, reason: self.reason }).inc();
         for (direction, n) in [("to_upstream", self.to_upstream), ("to_client", self.to_client)] {
             self.metrics.messages.get_or_create(&Direction { direction }).inc_by(n);
@@ -72,8 +74,23 @@ impl Drop for Record {
             detail = self.detail.as_deref(),
             to_upstream = self.to_upstream,
             to_client = self.to_client,
-            seconds = self.started.elapsed().as_secs_f64(),
+            seconds = ended.saturating_duration_since(self.started).as_secs_f64(),
             "session ended"
         );
+        self.metrics.endings.note(Ended {
+            number: 0,
+            session: self.session.clone(),
+            client: self.client,
+            transport: self.transport,
+            subject: self.subject.take(),
+            issuer: self.issuer.take(),
+            by: self.by,
+            reason: self.reason,
+            detail: self.detail.take().map(Into::into),
+            to_upstream: self.to_upstream,
+            to_client: self.to_client,
+            started: self.started,
+            ended,
+        });
     }
 }

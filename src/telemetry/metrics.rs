@@ -2,6 +2,7 @@
 //!
 //! Labels are words of closed lists: nothing that a client wrote becomes a label.
 
+use crate::telemetry::endings::Endings;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -122,6 +123,8 @@ pub struct Metrics {
     pub shared: Gauge,
     /// Seconds since an issuer's keys were confirmed; -1: never.
     pub key_age: Family<IssuerKeys, Gauge>,
+    /// What the last counts of [`Metrics::ended`] were.
+    pub endings: Endings,
 }
 
 impl Default for Metrics {
@@ -147,6 +150,7 @@ impl Default for Metrics {
             misheard: Counter::default(),
             shared: Gauge::default(),
             key_age: Family::default(),
+            endings: Endings::default(),
             registry: Registry::default(),
         };
         registry.register("sessions_opened", "Sessions opened, by first transport", metrics.opened.clone());

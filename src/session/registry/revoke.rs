@@ -8,6 +8,7 @@ use crate::reason::Reason;
 use crate::session::registry::{Entry, Registry, lock};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What is known of a session from its first moment on.
@@ -16,12 +17,23 @@ pub struct Card {
     client: IpAddr,
     since: u64,
     trace: Mutex<Option<Trace>>,
+    /// Its client is in "/", where nearly all are and no more.
+    at_root: AtomicBool,
+    /// The other namespaces that its client is in, with commas between them, which no name has.
+    elsewhere: Mutex<Box<str>>,
 }
 
 impl Card {
     /// Its name in the log and for the backend, the client's address, and when it began in unix seconds.
     pub fn new(name: Arc<str>, client: IpAddr, since: u64) -> Self {
-        Self { name, client, since, trace: Mutex::default() }
+        Self {
+            name,
+            client,
+            since,
+            trace: Mutex::default(),
+            at_root: AtomicBool::new(false),
+            elsewhere: Mutex::default(),
+        }
     }
 
     /// Its name.
@@ -97,11 +109,37 @@ pub struct Seen {
     pub ends_at: Option<u64>,
     /// Who, where that is known.
     pub user: Option<User>,
+    /// The namespaces that its client is in.
+    pub namespaces: Vec<String>,
     /// Why it is being shown out, if it is.
     pub ended: Option<Reason>,
 }
 
 impl Entry {
+    /// Its client is in these namespaces from now on.
+    pub fn is_in<'a>(&self, joined: impl Iterator<Item = &'a str>) {
+        let (mut at_root, mut elsewhere) = (false, String::new());
+        for name in joined {
+            if name == "/" {
+                at_root = true;
+                continue;
+            }
+            if !elsewhere.is_empty() {
+                elsewhere.push(',');
+            }
+            elsewhere.push_str(name);
+        }
+        self.card.at_root.store(at_root, Ordering::Relaxed);
+        *lock(&self.card.elsewhere) = elsewhere.into();
+    }
+
+    fn namespaces(&self) -> Vec<String> {
+        let root = self.card.at_root.load(Ordering::Relaxed).then_some("/");
+        let elsewhere = lock(&self.card.elsewhere);
+        let others = elsewhere.split(',').filter(|name| !name.is_empty());
+        root.into_iter().chain(others).map(str::to_owned).collect()
+    }
+
     fn seen(&self) -> Seen {
         Seen {
             number: self.number,
@@ -111,6 +149,7 @@ impl Entry {
             since: self.card.since,
             ends_at: lock(&self.card.trace).map(|trace| trace.ends_at),
             user: self.user().cloned(),
+            namespaces: self.namespaces(),
             ended: self.ended(),
         }
     }
