@@ -15,13 +15,20 @@ use bytes::Bytes;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use jsonwebtoken::Algorithm;
+use siogate::auth::identity::Identity;
+use siogate::auth::revocation::{Kind, Revocation};
+use siogate::gate::admission::User;
 use siogate::gate::engine::{Engine, Start};
 use siogate::protocol::engineio::{Packet, Version};
 use siogate::protocol::frame::{self, Opcode, Writer};
 use siogate::protocol::handshake::Query;
 use siogate::protocol::scanner::{Scanner, Watch};
 use siogate::protocol::{payload, socketio};
-use std::time::Instant;
+use siogate::reason::Reason;
+use siogate::session::deadlines::End;
+use siogate::session::registry::revoke::{Card, SLICES};
+use siogate::session::registry::{Capacity, Newcomer, Registry, Stay};
+use std::time::{Duration, Instant};
 
 fn main() {
     divan::main();
@@ -166,5 +173,53 @@ fn engine_websocket(bencher: Bencher) {
     bencher.bench_local(|| {
         engine.websocket(Packet::from_ws(Version::V4, true, black_box(data.clone())).ok());
         engine.effect().unwrap()
+    });
+}
+
+/// Everybody inside: each a user of its own, with a token that has a name.
+fn inside(sessions: usize) -> (Registry, Vec<Stay>) {
+    let registry = Registry::new(Capacity { sessions, unauthenticated: sessions, unauthenticated_per_ip: sessions });
+    let minted = Minted::secret();
+    let known = minted.verifier.verify(&minted.token, NOW).unwrap();
+    let end = End::of(Instant::now(), NOW * 1000, known.ends_at, Duration::from_secs(3600));
+    let enter = |n: usize| {
+        let sid = format!("{n:020}");
+        let newcomer = Newcomer {
+            sid: &sid,
+            version: Version::V4,
+            b64: false,
+            credential: None,
+            mailbox: None,
+            card: Card::new(sid.as_str().into(), [192, 0, 2, 1].into(), NOW),
+            waits: None,
+        };
+        let mut stay = registry.enter(newcomer).unwrap();
+        let identity = Identity {
+            subject: format!("user-{n}").into(),
+            issuer: known.issuer.to_string().into(),
+            jti: Some(format!("token-{n}").into()),
+            ..known.clone()
+        };
+        stay.admit(User::of(&identity), end);
+        registry.trace(stay.entry(), &identity, end.wall_ms / 1000);
+        stay
+    };
+    let stays = (0..sessions).map(enter).collect();
+    (registry, stays)
+}
+
+/// Every session is looked at, once for all revocations that have come.
+#[divan::bench(args = [1, 1000], sample_count = 20)]
+fn revoke_among_100000(bencher: Bencher, revocations: usize) {
+    let (registry, _stays) = inside(100_000);
+    let issuer = registry.page(0, 1, |_| true)[0].user.as_ref().unwrap().issuer.clone();
+    let subjects = (100_000..).map(|n| format!("user-{n}").into());
+    let (kind, reason) = (Kind::Subject, Reason::Revoked);
+    let revocation =
+        |value| Revocation { kind, issuer: issuer.clone(), value, not_before: NOW, until: NOW + 3600, reason };
+    let all: Vec<_> = subjects.take(revocations).map(revocation).collect();
+    bencher.bench(|| {
+        let mut sought = registry.seek(black_box(all.clone()));
+        (0..SLICES).for_each(|slice| registry.revoke(&mut sought, slice));
     });
 }

@@ -332,6 +332,8 @@ impl App {
         let mut passer = Passer::default();
         own.spawn(ebb::run(context.registry.clone(), move || passer.pass()));
         own.spawn(keeper::run(context.clone()));
+        let revoker = context.revoker.clone();
+        own.spawn(async move { revoker.run().await });
         own.spawn(note_the_time(context.clone(), self.parts.store.clone()));
         let _probe = context.config.socketio.probe.then(|| {
             let (path, patience) = (&context.config.socketio.path, context.config.upstream.connect_timeout);

@@ -38,7 +38,7 @@ where
         (&Method::GET | &Method::HEAD, "/api/sessions", _) => page(sessions::list(admin, query)),
         (&Method::GET | &Method::HEAD, "/api/revocations", _) => page(revocations::list(&admin.revoker, query)),
         (&Method::POST, "/api/revocations", _) => match object(request).await {
-            Ok(body) => page(revocations::take(&admin.revoker, &admin.scope, &body)),
+            Ok(body) => page(revocations::take(&admin.revoker, &admin.scope, &body).await),
             Err(refusal) => *refusal,
         },
         (&Method::GET | &Method::HEAD, _, Some(name)) => match sessions::one(registry, name) {

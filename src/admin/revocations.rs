@@ -57,9 +57,9 @@ fn show(revocation: &Revocation) -> Value {
 ///
 /// # Errors
 /// A member that is none, is missing, or has another form: nothing is revoked then.
-pub fn take(revoker: &Revoker, scope: &Scope, body: &Map<String, Value>) -> Result<Value, Wrong> {
+pub async fn take(revoker: &Revoker, scope: &Scope, body: &Map<String, Value>) -> Result<Value, Wrong> {
     let revocation = read(scope, body, revoker.now())?;
-    let taken = revoker.take(&revocation, Origin::Admin);
+    let taken = revoker.take(std::slice::from_ref(&revocation), Origin::Admin).await;
     let mut answer = show(&revocation);
     if let Some(members) = answer.as_object_mut() {
         members.insert("ended".into(), taken.ended.into());

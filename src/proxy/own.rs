@@ -115,9 +115,7 @@ async fn logout(context: &Context, peer: &Peer, request: Request<Inbound>) -> An
     let mut ended = 0;
     // One that is sent again, as providers do where they missed the answer, withdraws nothing more (L02).
     if context.statements.logouts.first(logout.index, &logout.statement, context.clock.unix()) {
-        for revocation in logout.revocations() {
-            ended += context.revoker.take(&revocation, Origin::Logout).ended;
-        }
+        ended = context.revoker.take(&logout.revocations(), Origin::Logout).await.ended;
     }
     tracing::debug!(%client, ended, "logout token taken");
     let mut response = refusal::json(StatusCode::OK, String::new());
@@ -161,9 +159,7 @@ async fn events(context: &Context, peer: &Peer, request: Request<Inbound>) -> An
     };
     let mut ended = 0;
     if context.statements.events.first(news.index, &news.statement, context.clock.unix()) {
-        for revocation in &news.revocations {
-            ended += context.revoker.take(revocation, Origin::Events).ended;
-        }
+        ended = context.revoker.take(&news.revocations, Origin::Events).await.ended;
     }
     tracing::debug!(%client, withdrawn = news.revocations.len(), ended, "security event taken");
     let mut response = refusal::json(StatusCode::ACCEPTED, String::new());

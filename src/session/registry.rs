@@ -2,6 +2,7 @@
 
 pub mod ebb;
 pub mod revoke;
+mod sought;
 pub mod term;
 mod waiting;
 

@@ -189,9 +189,7 @@ impl Shelf<'_> {
 
     fn hear(&self, message: &[u8]) {
         match message::read(message, self.revoker.now()) {
-            Ok(revocation) => {
-                self.revoker.take(&revocation, Origin::Replica);
-            }
+            Ok(revocation) => drop(self.revoker.note(&revocation, Origin::Replica)),
             Err(why) => {
                 self.revoker.misheard();
                 tracing::debug!(why, "what another replica said is no revocation");

@@ -2,10 +2,11 @@
 //! so that it carries no more for it than its name and a few numbers.
 
 use crate::auth::identity::Identity;
-use crate::auth::revocation::{Kind, Revocation};
+use crate::auth::revocation::Revocation;
 use crate::gate::admission::User;
 use crate::reason::Reason;
-use crate::session::registry::{Entry, Registry, lock};
+use crate::session::registry::sought::Sought;
+use crate::session::registry::{Entry, Registry, SHARDS, lock};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,19 +46,23 @@ impl Card {
 /// By what else than its user a session is found. Names are kept as hashes under a key of this process: nobody can
 /// choose two that meet, and by chance they do once in 2^64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Trace {
-    jti: u64,
-    sid: u64,
-    /// `sub`, where the user is known by another claim.
-    sub: u64,
-    issued_at: u64,
+pub(super) struct Trace {
+    pub(super) jti: u64,
+    pub(super) sid: u64,
+    pub(super) subject: u64,
+    /// The same, unless the user is known by another claim.
+    pub(super) sub: u64,
+    pub(super) issued_at: u64,
     ends_at: u64,
 }
 
 /// The hash of what a token does not say.
-const ABSENT: u64 = 0;
+pub(super) const ABSENT: u64 = 0;
 
-fn hash(hasher: &RandomState, value: &str) -> u64 {
+/// Parts in which the table is looked through, so that others get their turn in between.
+pub const SLICES: usize = SHARDS;
+
+pub(super) fn hash(hasher: &RandomState, value: &str) -> u64 {
     hasher.hash_one(value).max(ABSENT + 1)
 }
 
@@ -67,28 +72,12 @@ impl Trace {
         Self {
             jti: name(identity.jti.as_deref()),
             sid: name(identity.session.as_deref()),
-            sub: name(Some(identity.sub()).filter(|sub| **sub != *identity.subject)),
+            subject: name(Some(&identity.subject)),
+            sub: name(Some(identity.sub())),
             // Nobody knows when: any watermark covers it.
             issued_at: identity.issued_at.unwrap_or(0),
             ends_at,
         }
-    }
-}
-
-/// Whether a revocation concerns a session; `value` is the hash of what it names.
-fn concerns(revocation: &Revocation, value: u64, entry: &Entry) -> bool {
-    let (Some(trace), Some(user)) = (*lock(&entry.card.trace), entry.user()) else { return false };
-    if *user.issuer != *revocation.issuer || !revocation.covers(Some(trace.issued_at)) {
-        return false;
-    }
-    let is_sub = || if trace.sub == ABSENT { *user.subject == *revocation.value } else { trace.sub == value };
-    match revocation.kind {
-        Kind::Issuer => true,
-        Kind::Subject => *user.subject == *revocation.value,
-        Kind::Sub => is_sub(),
-        Kind::SubWithoutSid => trace.sid == ABSENT && is_sub(),
-        Kind::Sid => trace.sid == value,
-        Kind::Token => trace.jti == value,
     }
 }
 
@@ -163,17 +152,23 @@ impl Registry {
         *lock(&entry.card.trace) = Some(trace);
     }
 
-    /// Shows out every session that a revocation concerns; returns how many.
-    pub fn revoke(&self, revocation: &Revocation) -> usize {
-        let value = hash(&self.0.hasher, &revocation.value);
-        let mut ended = 0;
-        self.each(|entry| {
-            if concerns(revocation, value, entry) && entry.ended().is_none() {
-                entry.end(revocation.reason);
-                ended += 1;
+    /// What is to be looked for, by [`Registry::revoke`].
+    pub fn seek(&self, revocations: Vec<Revocation>) -> Sought {
+        Sought::new(&self.0.hasher, revocations)
+    }
+
+    /// Shows out every session of this slice, of [`SLICES`], that one of the revocations concerns.
+    pub fn revoke(&self, sought: &mut Sought, slice: usize) {
+        let Some(shard) = self.0.shards.get(slice) else { return };
+        let mut ended = Vec::new();
+        for entry in lock(shard).values().filter(|entry| entry.ended().is_none()) {
+            let (Some(trace), Some(user)) = (*lock(&entry.card.trace), entry.user()) else { continue };
+            if let Some((at, reason)) = sought.first(&trace, user) {
+                entry.end(reason);
+                ended.push(at);
             }
-        });
-        ended
+        }
+        ended.into_iter().for_each(|at| sought.ended[at] += 1);
     }
 
     /// Shows out the session of this name; `false` where there is none.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::auth::revocation::{ALL, Revocations};
+use crate::auth::revocation::{ALL, Kind, Revocations};
 use crate::auth::rules::Material;
 use crate::auth::testing::{ISSUER, NOW, P256, claims, issuer, jwks, verifier};
 use crate::protocol::engineio::Version;
@@ -39,6 +39,12 @@ fn revocation(kind: Kind, value: &str, not_before: u64) -> Revocation {
     Revocation { kind, issuer: ISSUER.into(), value: value.into(), not_before, until: NOW + 3600, reason }
 }
 
+fn revoke(registry: &Registry, revocations: &[&Revocation]) -> Vec<usize> {
+    let mut sought = registry.seek(revocations.iter().map(|r| (*r).clone()).collect());
+    (0..SLICES).for_each(|slice| registry.revoke(&mut sought, slice));
+    sought.ended().map(|(_, ended)| ended).collect()
+}
+
 #[test]
 fn a_revocation_ends_the_sessions_that_the_table_would_refuse_and_no_other() {
     let users = [
@@ -61,16 +67,46 @@ fn a_revocation_ends_the_sessions_that_the_table_would_refuse_and_no_other() {
                 let value = if kind == Kind::Issuer { "" } else { value };
                 let revocation = revocation(kind, value, not_before);
                 table.insert(&revocation, NOW);
-                let ended = registry.revoke(&revocation);
+                let ended = revoke(&registry, &[&revocation])[0];
                 for (stay, identity) in &inside {
                     assert_eq!(stay.entry().ended(), table.find(identity, NOW), "{revocation:?} {identity:?}");
                 }
                 assert_eq!(ended, inside.iter().filter(|(stay, _)| stay.entry().ended().is_some()).count());
                 assert_eq!(waiting.entry().ended(), None, "nobody knows who that is yet");
-                assert_eq!(registry.revoke(&revocation), 0, "once is enough");
+                assert_eq!(revoke(&registry, &[&revocation]), [0], "once is enough");
             }
         }
     }
+}
+
+#[test]
+fn many_revocations_at_once_end_what_each_of_them_would_and_each_session_counts_once() {
+    let registry = registry();
+    let users = [
+        json!({"sub": "alice", "jti": "t1", "sid": "s1"}),
+        json!({"sub": "alice", "jti": "t2"}),
+        json!({"sub": "bob", "jti": "t3", "sid": "s1"}),
+        json!({"sub": "carol", "jti": "t4", "sid": "s2"}),
+        json!({"sub": "dave", "jti": "t5"}),
+    ];
+    let inside: Vec<_> =
+        users.iter().enumerate().map(|(n, user)| admit(&registry, &n.to_string(), user.clone())).collect();
+    let elsewhere = Revocation { issuer: "https://other/".into(), ..revocation(Kind::Subject, "dave", ALL) };
+    let kicked = Revocation { reason: Reason::Revoked, ..revocation(Kind::Token, "t3", ALL) };
+    let all = [
+        &revocation(Kind::SubWithoutSid, "alice", ALL),
+        &elsewhere,
+        &kicked,
+        &revocation(Kind::Sid, "s1", ALL),
+        &revocation(Kind::Subject, "nobody", ALL),
+        &revocation(Kind::Subject, "carol", NOW - 3600),
+    ];
+    // The third session is the token's before it is the login's.
+    assert_eq!(revoke(&registry, &all), [1, 0, 1, 1, 0, 0]);
+    let (out, revoked) = (Some(Reason::LoggedOut), Some(Reason::Revoked));
+    let ended: Vec<_> = inside.iter().map(|stay| stay.entry().ended()).collect();
+    assert_eq!(ended, [out, out, revoked, None, None]);
+    assert_eq!(revoke(&registry, &all), [0; 6]);
 }
 
 #[test]
@@ -100,7 +136,7 @@ fn l06_whoever_is_admitted_while_revocations_come_is_found_by_one_side_or_the_ot
             barrier.wait();
             let revocation = revocation(Kind::Sid, name, ALL);
             table.insert(&revocation, NOW);
-            registry.revoke(&revocation);
+            revoke(&registry, &[&revocation]);
             barrier.wait();
         }
         for stay in reconnecting.join().unwrap() {
