@@ -385,6 +385,7 @@ impl App {
 fn admin(context: &Context, token: Option<SecretString>, loopback: bool) -> Admin {
     let readiness = Readiness {
         keys: context.keys.clone(),
+        issuers: context.config.issuer.len(),
         pool: context.pool.clone(),
         registry: context.registry.clone(),
         draining: context.draining.clone(),

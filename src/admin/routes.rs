@@ -63,11 +63,12 @@ where
 }
 
 fn ready(admin: &Admin) -> Response<Full<Bytes>> {
-    let missing = admin.readiness.missing();
-    if missing.is_empty() {
-        return text(StatusCode::OK, "ready\n");
-    }
-    text(StatusCode::SERVICE_UNAVAILABLE, &format!("{}\n", missing.join("\n")))
+    let (missing, ailing) = (admin.readiness.missing(), admin.readiness.ailing());
+    let (status, first) = match missing.as_slice() {
+        [] => (StatusCode::OK, ["ready"].as_slice()),
+        missing => (StatusCode::SERVICE_UNAVAILABLE, missing),
+    };
+    text(status, &format!("{}\n", [first, &ailing].concat().join("\n")))
 }
 
 fn metrics(admin: &Admin) -> Response<Full<Bytes>> {

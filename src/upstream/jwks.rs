@@ -179,6 +179,11 @@ impl KeyFetcher {
         self.issuers.iter().all(|shared| shared.ready())
     }
 
+    /// Those whose keys were never fetched or are too old, by their place in the configuration.
+    pub fn lacking(&self) -> impl Iterator<Item = usize> {
+        self.issuers.iter().filter(|shared| !shared.ready()).map(|shared| shared.index)
+    }
+
     /// Waits until the first fetch of every issuer has ended, one way or the other; then as [`Self::ready`].
     pub async fn first_load(&self) -> bool {
         for shared in self.issuers.iter() {

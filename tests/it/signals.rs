@@ -75,3 +75,42 @@ async fn what_is_not_believed_is_answered_in_the_words_of_rfc_8935() {
     let deaf = Gate::of(&backend).await;
     assert_eq!(deaf.ask(good).await.status, 404);
 }
+
+#[tokio::test]
+async fn a_transmitter_without_keys_keeps_nobody_out_and_an_issuer_without_keys_does() {
+    let (backend, key) = (Backend::start().await, Key::es256("k1"));
+    // Nobody listens where the keys should be.
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{nowhere}/jwks.json");
+    let with_deaf = |config: &mut Config| {
+        config.admin.listen = "127.0.0.1:0".into();
+        config.socketio.on_reject = OnReject::Http;
+        config.transmitter = vec![Transmitter {
+            issuer: "https://signals.test/".into(),
+            jwks_url: Some(url.clone()),
+            allow_http: true,
+            audience: vec!["gate".into()],
+            speaks_for: vec![ISSUER.into()],
+            ..Transmitter::default()
+        }];
+    };
+    let ready = || Ask { host: Some("localhost".into()), ..Ask::get("/readyz") };
+    let gate = Gate::with(&backend, with_deaf).await;
+    let answer = gate.ask(event(&key, json!({}))).await;
+    assert_eq!((answer.status, answer.reason()), (503, "keys_unavailable".into()));
+    let answer = gate.admin(ready()).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ready\ntransmitter_keys_unavailable\n"));
+    Poller::connected(&gate, &token("alice")).await;
+    let metrics = gate.admin(Ask { host: Some("localhost".into()), ..Ask::get("/metrics") }).await.text();
+    assert!(metrics.contains(r#"siogate_jwks_age_seconds{issuer="https://signals.test/"} -1"#), "{metrics}");
+
+    let gate = Gate::with(&backend, |config| {
+        with_deaf(config);
+        let issuer = &mut config.issuer[0];
+        (issuer.secret_env, issuer.jwks_url, issuer.allow_http) = (None, Some(url.clone()), true);
+        issuer.algorithms = vec!["ES256".into()];
+    })
+    .await;
+    let answer = gate.admin(ready()).await;
+    assert_eq!((answer.status, answer.text().as_str()), (503, "keys_unavailable\ntransmitter_keys_unavailable\n"));
+}
