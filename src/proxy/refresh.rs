@@ -5,6 +5,7 @@ use crate::auth::identity::Identity;
 use crate::auth::verifier::Refusal;
 use crate::gate::admission::Admission;
 use crate::gate::refresh::{Granted, Request, said};
+use crate::protocol::handshake::EngineError;
 use crate::protocol::json;
 use crate::proxy::context::{Context, fingerprint};
 use crate::proxy::headers::Peer;
@@ -147,7 +148,9 @@ pub async fn over_http(context: &Context, peer: &Peer, request: http::Request<In
         if !context.may_guess(client) {
             return refuse(context, Reason::RateLimited);
         }
-        let body = serde_json::json!({"ok": false, "reason": "session_unknown", "message": "no such session"});
+        // No word of the closed list: nothing was refused. Engine.IO has a number for it.
+        let unknown = EngineError::UnknownSid;
+        let body = serde_json::json!({"ok": false, "code": unknown.code(), "message": unknown.message()});
         return own(refusal::json(StatusCode::NOT_FOUND, body.to_string()));
     };
     if !entry.may_refresh(now()) {

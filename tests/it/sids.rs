@@ -5,6 +5,7 @@ use crate::support::client::{Answer, Ask};
 use crate::support::gate::Gate;
 use crate::support::poller::{POLLING, Poller};
 use crate::support::tokens::{self, token};
+use serde_json::json;
 use siogate::config::model::Config;
 
 const PAGE: &str = "http://gate.test";
@@ -213,4 +214,37 @@ async fn p15_crafted_sids_are_unknown_and_reach_nobody() {
     }
     assert_eq!(backend.accepted(), 1);
     assert_eq!(poller.post(r#"42["a"]"#).await.text(), "ok");
+}
+
+#[tokio::test]
+async fn a_refresh_of_no_session_is_answered_in_engine_ios_words_and_cannot_be_used_to_guess() {
+    let backend = Backend::start().await;
+    let gate = Gate::with(&backend, |config| config.session.refresh.enabled = true).await;
+    let alice = Poller::connected(&gate, &token("alice")).await;
+    let waiting = Poller::open(&gate, |ask| ask).await;
+    let post = |body: &[u8]| Ask::post("/.siogate/refresh", body).bearer(&token("alice"));
+    let of = |sid: &str| post(json!({ "session": sid }).to_string().as_bytes());
+    // Neither a stranger's invention nor a session without a user is one that could be refreshed.
+    for sid in ["x", "", &waiting.sid, "../x", "\u{0}", &"x".repeat(3000)] {
+        let answer = gate.ask(of(sid)).await;
+        let expected = json!({"ok": false, "code": 1, "message": "Session ID unknown"});
+        assert_eq!((answer.status, answer.json()), (404, expected), "{sid}");
+    }
+    let deep = format!(r#"{{"session":{}{}}}"#, "[".repeat(500), "]".repeat(500));
+    let twice = format!(r#"{{"session":"{0}","session":"{0}"}}"#, alice.sid);
+    for body in ["", "[]", "null", "{", "{}", r#"{"session":1}"#, "{\"session\":\"\u{fffd}", &deep, &twice] {
+        assert_eq!(gate.ask(post(body.as_bytes())).await.status, 400, "{body}");
+    }
+    assert_eq!(gate.ask(post(b"{\"session\":\"\xff\"}")).await.status, 400);
+    let long = gate.ask(post(&[b' '; 5000])).await;
+    assert_eq!((long.status, long.reason()), (413, "payload_too_large".into()));
+    // Guessing is slowed down, and whoever knows is not.
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&429) {
+        statuses.push(gate.ask(of(&format!("guess{}", statuses.len()))).await.status);
+        assert!(statuses.len() < 1000, "nobody may go on guessing");
+    }
+    let answer = gate.ask(of(&alice.sid)).await;
+    assert_eq!((answer.status, &answer.json()["ok"]), (200, &json!(true)), "{answer:?}");
+    assert_eq!(alice.post("42[1]").await.text(), "ok");
 }
