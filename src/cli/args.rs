@@ -95,6 +95,32 @@ pub struct DevArgs {
     /// Origin of a page that may connect besides the playground, may be repeated (sets socketio.allowed_origins)
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Vec<String>,
+    /// Refused, and so not in the help: see [`DevArgs::refused`].
+    #[command(flatten)]
+    pub not: NotForDev,
+}
+
+/// Flags of every other command. Here they stand in the place of the global ones of the same name.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NotForDev {
+    #[arg(long, short, hide = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[arg(long, hide = true, value_name = "HOST:PORT")]
+    admin_listen: Option<String>,
+    #[arg(long, hide = true, value_name = "KEY=VALUE", value_parser = assignment)]
+    set: Vec<(String, String)>,
+}
+
+impl DevArgs {
+    /// Why these flags are refused, if they are.
+    pub fn refused(&self, global: &ConfigArgs) -> Option<&'static str> {
+        let config = self.not.config.is_some() || global.config.is_some();
+        let admin_listen = self.not.admin_listen.is_some() || global.admin_listen.is_some();
+        let set = !self.not.set.is_empty() || !global.set.is_empty();
+        (config || admin_listen || set).then_some(
+            "siogate dev takes no --config (or SIOGATE_CONFIG), no --admin-listen and no --set: it configures itself",
+        )
+    }
 }
 
 impl ConfigArgs {
@@ -179,8 +205,8 @@ mod tests {
 
     #[test]
     fn flags_become_the_keys_that_their_help_names() {
-        let line = "siogate dev --listen 127.0.0.1:1 --upstream http://a:1 --upstream http://b:1 \
-                    --admin-listen 127.0.0.1:2 --log-level debug --set socketio.eio3=false --token-lifetime 5s --origin http://x";
+        let line = "siogate run --listen 127.0.0.1:1 --upstream http://a:1 --upstream http://b:1 \
+                    --admin-listen 127.0.0.1:2 --log-level debug --set socketio.eio3=false";
         let cli = parse(line).unwrap();
         let overrides = cli.config.overrides();
         let shown: Vec<_> = overrides.iter().map(|o| (o.flag.as_str(), o.key.as_str(), o.value.as_str())).collect();
@@ -198,8 +224,33 @@ mod tests {
         for one in &overrides {
             assert!(crate::config::assign::dotted_path(&root, &one.key).is_ok(), "{one:?}");
         }
+        let cli = parse("siogate dev --token-lifetime 5s --origin http://x").unwrap();
         let Some(Command::Dev(dev)) = cli.command else { panic!("not dev") };
         assert_eq!((dev.token_lifetime.as_secs(), dev.origin.len()), (5, 1));
+    }
+
+    #[test]
+    fn dev_refuses_what_it_cannot_use_wherever_it_stands_and_does_not_offer_it() {
+        let refused = |line: &str| {
+            let cli = parse(line).unwrap();
+            let Some(Command::Dev(dev)) = cli.command else { panic!("not dev") };
+            dev.refused(&cli.config).is_some()
+        };
+        for flag in ["--config a.toml", "-c a.toml", "--admin-listen 127.0.0.1:1", "--set log.format=json"] {
+            assert!(refused(&format!("siogate dev {flag}")), "{flag}");
+            assert!(refused(&format!("siogate {flag} dev")), "{flag}");
+        }
+        for flag in ["", "--listen 127.0.0.1:1", "--upstream http://a:1", "--log-level debug", "--origin http://x"] {
+            assert!(!refused(&format!("siogate dev {flag}")), "{flag}");
+        }
+        let help = |line: &str| parse(line).unwrap_err().to_string();
+        let (dev, run) = (help("siogate dev --help"), help("siogate run --help"));
+        for flag in ["--config", "--admin-listen", "--set"] {
+            assert!(run.contains(flag) && !dev.contains(flag), "{flag} in {dev}");
+        }
+        for flag in ["--listen", "--upstream", "--log-level", "--token-lifetime"] {
+            assert!(dev.contains(flag), "{flag} in {dev}");
+        }
     }
 
     #[test]

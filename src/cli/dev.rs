@@ -14,8 +14,8 @@ use crate::dev::playground::{self, DevOptions};
 /// # Errors
 /// Addresses beyond loopback, or taken.
 pub async fn dev(config: &ConfigArgs, args: &DevArgs) -> Result<(), Failure> {
-    if config.config.is_some() || !config.set.is_empty() {
-        return Err(Failure::Config("siogate dev takes no --config and no --set: it configures itself".into()));
+    if let Some(why) = args.refused(config) {
+        return Err(Failure::Config(why.into()));
     }
     let level = config.log_level.clone().unwrap_or_else(|| "info".into());
     let _flush = logging::init(&Log { level, format: LogFormat::Auto })
