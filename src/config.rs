@@ -5,6 +5,7 @@ pub mod assign;
 pub mod check;
 pub mod conform;
 pub mod duration;
+pub mod header_name;
 pub mod load;
 pub mod model;
 pub mod nearest;

@@ -5,6 +5,7 @@
 //! token said. Objects, nulls and what is missing give no header: a backend that sees none knows nothing.
 
 use crate::auth::identity::{Identity, NEVER};
+use crate::config::header_name::{reserved, same};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderName, HeaderValue};
@@ -17,47 +18,12 @@ pub const MAX_VALUE: usize = 8 * 1024;
 const SCALAR: &AsciiSet = &CONTROLS.add(b'%');
 const ELEMENT: &AsciiSet = &SCALAR.add(b',');
 
-/// Headers that say how a message is framed or routed, or that the gate writes itself.
-const RESERVED: [&str; 22] = [
-    "connection",
-    "content-length",
-    "content-type",
-    "cookie",
-    "expect",
-    "forwarded",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "origin",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "sec-fetch-site",
-];
-
 /// Names with a meaning of their own inside of an assertion.
 const REGISTERED: [&str; 10] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "idp", "cnf"];
 
-/// Whether two header names look the same to some backend: CGI and its heirs fold `-`, `_` and `.` into one.
-fn same_name(one: &str, other: &str) -> bool {
-    let fold = |byte: u8| match byte {
-        b'_' | b'.' => b'-',
-        other => other.to_ascii_lowercase(),
-    };
-    one.len() == other.len() && one.bytes().zip(other.bytes()).all(|(a, b)| fold(a) == fold(b))
-}
-
 /// Whether a header that a client sent has to go because a backend could take it for one of `protected`.
 pub fn is_protected<S: AsRef<str>>(name: &str, protected: &[S]) -> bool {
-    protected.iter().any(|header| same_name(name, header.as_ref()))
+    protected.iter().any(|header| same(name, header.as_ref()))
 }
 
 /// Finds a claim by its name, else by its path: `user.id`, also below names with dots (`https://example.com/x.id`).
@@ -139,7 +105,7 @@ impl HeaderMapping {
 
     fn add(&mut self, name: &str, claim: &str) -> Result<(), String> {
         let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "is not a header name".to_owned())?;
-        if is_protected(name, &RESERVED) || header.as_str().starts_with("sec-websocket-") {
+        if reserved(name).is_some() {
             return Err("is written by the gate or frames the message and cannot carry a claim".into());
         }
         if self.protects(name) {

@@ -1,5 +1,6 @@
 //! Where a credential may stand, and in which headers the backend is told who it was.
 
+use crate::config::header_name::{fold, reserved};
 use crate::config::model::{Config, Protocol};
 use crate::config::problem::{Problems, one_of, shown};
 use http::HeaderName;
@@ -65,56 +66,6 @@ fn source_fault(source: &str) -> Result<(), String> {
         "auth" | "header" | "query" | "cookie" | "subprotocol" => Err(format!("has no valid {kind} name")),
         _ => Err(format!("is not a place for a credential; allowed: {}", one_of(KINDS))),
     }
-}
-
-/// Header names as backends may fold them together (P01): CGI-like servers turn `-` into `_`, some read `.` so too.
-fn fold(name: &str) -> String {
-    name.to_ascii_lowercase().replace(['_', '.'], "-")
-}
-
-/// Headers that mean something to HTTP, WebSocket or the path to the backend: an identity there would break or mislead.
-const RESERVED: &[&str] = &[
-    "accept",
-    "accept-encoding",
-    "authorization",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "cookie",
-    "date",
-    "expect",
-    "forwarded",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "origin",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "range",
-    "set-cookie",
-    "te",
-    "traceparent",
-    "tracestate",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "x-real-ip",
-];
-
-/// The reserved name that `name` folds to.
-fn reserved(name: &str) -> Option<&'static str> {
-    let folded = fold(name);
-    if folded == "sec-websocket-protocol" {
-        return Some("sec-websocket-protocol");
-    }
-    let families = ["sec-websocket-", "sec-fetch-", "x-forwarded-", "access-control-"];
-    families
-        .into_iter()
-        .find(|family| folded.starts_with(family))
-        .or_else(|| RESERVED.iter().copied().find(|reserved| *reserved == folded))
 }
 
 fn headers(config: &Config, problems: &mut Problems) {
