@@ -390,9 +390,14 @@ fn admin(context: &Context, token: Option<SecretString>, loopback: bool) -> Admi
         registry: context.registry.clone(),
         draining: context.draining.clone(),
     };
+    let config = &context.config;
+    let vouchers = config.session_store.iter().map(|one| &one.issuer);
+    let vouchers = vouchers.chain(config.introspection.iter().map(|one| &one.issuer));
+    let vouchers = vouchers.chain(config.callout.iter().map(|one| &one.issuer)).map(String::as_str);
+    let issuers = context.verifier.issuers().iter().map(|rules| rules.name().unwrap_or_default());
     let scope = Scope {
-        issuers: context.verifier.issuers().iter().map(|rules| rules.name().unwrap_or_default().into()).collect(),
-        remember: context.config.revocation.remember.as_secs(),
+        issuers: issuers.chain(vouchers).map(Into::into).collect(),
+        remember: config.revocation.remember.as_secs(),
     };
     Admin {
         readiness,

@@ -133,6 +133,7 @@ fn the_examples_of_the_sample_parse_and_show_the_defaults_there_are() {
     assert!(secret.secret_env.is_some() && secret.secret_file.is_some());
     let [mut store] = <[_; 1]>::try_from(config.session_store).unwrap();
     (store.redis_url, store.redis_url_env, store.redis_ca_file) = (None, None, None);
+    store.issued_at = None;
     store.secret_env.clear();
     store.claims.clear();
     assert_eq!(store, SessionStore::default());

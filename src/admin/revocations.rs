@@ -15,7 +15,7 @@ const LONGEST: u64 = 3650 * 24 * 3600;
 
 /// Who may be revoked, and for how long.
 pub struct Scope {
-    /// The issuers of the configuration; empty for a shared secret without a name.
+    /// The issuers of the configuration, of tokens and of those who vouch; empty for a shared secret without a name.
     pub issuers: Vec<Arc<str>>,
     /// `revocation.remember`, in seconds.
     pub remember: u64,

@@ -19,6 +19,7 @@ pub const MAX_SESSION: usize = 256 * 1024;
 pub struct StoredRules {
     issuer: Arc<str>,
     subject: Vec<String>,
+    issued_at: Option<String>,
     claims: Vec<(String, String)>,
     kept: HeaderMapping,
 }
@@ -29,6 +30,7 @@ impl StoredRules {
         Self {
             issuer: store.issuer.as_str().into(),
             subject: store.subject.clone(),
+            issued_at: store.issued_at.clone(),
             claims: store.claims.iter().map(|(name, pointer)| (name.clone(), pointer.clone())).collect(),
             kept: kept.clone(),
         }
@@ -64,11 +66,18 @@ impl StoredRules {
             ends_at: NEVER,
             jti: None,
             session: None,
-            issued_at: None,
+            issued_at: self.issued_at.as_deref().and_then(|at| session.pointer(at)).and_then(moment),
             claims: Claims::keep(claims, |name| self.kept.reads(name)),
             hold: None,
         }))
     }
+}
+
+/// Unix seconds, also from the milliseconds of `Date.now()`. What is neither says nothing: any revocation covers it.
+fn moment(value: &Value) -> Option<u64> {
+    const MILLISECONDS: u64 = 100_000_000_000;
+    let at = value.as_u64().filter(|at| *at > 0)?;
+    Some(if at < MILLISECONDS { at } else { at / 1000 })
 }
 
 #[cfg(test)]
@@ -131,6 +140,24 @@ mod tests {
             assert_eq!(judge(hostile), Err(Reason::ClaimRejected), "{:.60}", hostile);
         }
         assert!(rules().judge(b"{\"a\":\"\xff\"}", None, NOW).is_err());
+    }
+
+    #[test]
+    fn the_login_is_dated_by_the_application_in_seconds_or_milliseconds_or_not_at_all() {
+        let mut rules = rules();
+        let session = |at: &str| format!(r#"{{"user":{{"id":"bob","at":{at}}}}}"#);
+        let dated = |rules: &StoredRules, at: &str| {
+            let judged = rules.judge(session(at).as_bytes(), None, NOW);
+            judged.unwrap().unwrap().issued_at
+        };
+        assert_eq!(dated(&rules, "1700000000"), None, "nobody said where it stands");
+        rules.issued_at = Some("/user/at".into());
+        for at in ["1700000000", "1700000000000", "1700000000999"] {
+            assert_eq!(dated(&rules, at), Some(NOW), "{at}");
+        }
+        for odd in ["null", "0", "-1", "1.5", "\"1700000000\"", "{}", "1e300"] {
+            assert_eq!(dated(&rules, odd), None, "{odd}");
+        }
     }
 
     proptest! {

@@ -5,11 +5,13 @@ use crate::support::client::{Answer, Ask};
 use crate::support::gate::{Gate, SESSION_SECRETS};
 use crate::support::poller::{POLLING, WEBSOCKET};
 use crate::support::redis::{Server, installed, open};
+use crate::support::tokens::now;
 use crate::support::within;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::json;
 use siogate::config::model::vouchers::SessionStore;
 use siogate::config::model::{Config, OnReject, Route, RouteAuth};
 use std::time::Duration;
@@ -227,4 +229,40 @@ async fn a_user_of_the_redis_needs_to_read_and_nothing_else() {
     assert_eq!(redis.get(&format!("sess:{ID}"), 100).await.unwrap().unwrap().value, ALICE);
     assert!(redis.get("other", 100).await.is_err());
     assert!(redis.set("sess:x", b"1", HOUR).await.is_err());
+}
+
+#[tokio::test]
+async fn a_revoked_user_of_a_store_gets_in_by_a_later_login_where_the_session_says_when_it_began() {
+    if !installed() {
+        return;
+    }
+    for dated in [false, true] {
+        let scene = scene(|config| {
+            config.admin.listen = "127.0.0.1:0".into();
+            config.session_store[0].issued_at = dated.then(|| "/loginAt".into());
+        })
+        .await;
+        let login = |at: u64| json!({"passport": {"user": "alice"}, "loginAt": at * 1000}).to_string();
+        let log_in = |id: &'static str, at: u64| {
+            let (redis, session) = (scene.redis.redis(), login(at));
+            async move { redis.set(&format!("sess:{id}"), session.as_bytes(), HOUR).await.unwrap() }
+        };
+        log_in(ID, now() - 60).await;
+        log_in("another-browser-of-alice", now() - 60).await;
+        let (mut ws, _) = scene.gate.session(Ask::upgrade(WEBSOCKET).with("cookie", &good())).await;
+        let body = json!({"issuer": "express-session", "subject": "alice", "not_before": now() - 30}).to_string();
+        let ask = Ask::post("/api/revocations", &body).but("content-type", "application/json");
+        let answer = scene.gate.admin(Ask { host: Some("localhost".into()), ..ask }).await;
+        assert_eq!((answer.status, &answer.json()["ended"]), (200, &json!(1)), "{answer:?}");
+        assert_eq!(ws.closed().await, (4401, "revoked".into()));
+        // Also those of which no socket was open.
+        let other = signed("another-browser-of-alice", SESSION_SECRETS[0]);
+        for cookie in [&good(), &other] {
+            assert_eq!(scene.word(&[cookie]).await, (401, "revoked".into()));
+        }
+        log_in("the-new-login-of-alice", now()).await;
+        let new = signed("the-new-login-of-alice", SESSION_SECRETS[0]);
+        let expected = if dated { (200, String::new()) } else { (401, "revoked".into()) };
+        assert_eq!(scene.word(&[&new]).await, expected, "dated: {dated}");
+    }
 }

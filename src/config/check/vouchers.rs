@@ -66,6 +66,9 @@ fn stores(config: &Config, problems: &mut Problems) {
         for (n, text) in store.subject.iter().enumerate() {
             pointer(format!("{at}.subject[{n}]"), text, problems);
         }
+        if let Some(text) = &store.issued_at {
+            pointer(key("issued_at"), text, problems);
+        }
         for (claim, text) in &store.claims {
             pointer(format!("{at}.claims.{}", shown(claim)), text, problems);
         }

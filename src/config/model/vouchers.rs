@@ -29,6 +29,9 @@ pub struct SessionStore {
     pub prefix: String,
     /// JSON pointers to the user in the session; the first that is there says who. Where none is, nobody is logged in.
     pub subject: Vec<String>,
+    /// JSON pointer to when the user logged in, in unix seconds or milliseconds: a login later than a revocation of its
+    /// user is let in. Without it none is until the revocation is forgotten.
+    pub issued_at: Option<String>,
     /// Claims, each with the JSON pointer to it in the session.
     pub claims: BTreeMap<String, String>,
     /// A live socket's session is looked at again within this time.
@@ -56,6 +59,7 @@ impl Default for SessionStore {
             redis_ca_file: None,
             prefix: "sess:".into(),
             subject: vec!["/passport/user".into(), "/user/id".into()],
+            issued_at: None,
             claims: BTreeMap::new(),
             recheck: Duration::from_secs(30),
             grace: Duration::from_secs(60),
