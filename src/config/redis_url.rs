@@ -7,7 +7,8 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 const FORMS: &str = "allowed: redis://[user:password@]host[:port][/db], rediss:// for TLS, unix:/path, \
-     redis+sentinel://host,host/master[/db] or redis+cluster://host,host (also rediss+sentinel, rediss+cluster)";
+     redis+sentinel://host,host/master[/db][?sentinel_username=...&sentinel_password=...] or \
+     redis+cluster://host,host (also rediss+sentinel, rediss+cluster)";
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -38,6 +39,17 @@ pub struct RedisUrl {
     pub password: Option<SecretString>,
     /// The database; a cluster has only 0.
     pub db: i64,
+    /// What the Sentinels themselves ask for, which know nothing of the user and password above.
+    pub sentinel: Login,
+}
+
+/// Who the gate is to a server.
+#[derive(Clone, Debug, Default)]
+pub struct Login {
+    /// Where the server knows users.
+    pub username: Option<String>,
+    /// What the server asks for.
+    pub password: Option<SecretString>,
 }
 
 impl RedisUrl {
@@ -59,9 +71,11 @@ impl RedisUrl {
             ("rediss", kind) => (true, kind),
             _ => return Err(refused("has an unknown scheme")),
         };
-        if rest.contains(['?', '#']) {
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if rest.contains('#') || query.contains('#') || (kind != "sentinel" && text.contains('?')) {
             return Err(refused("has a query or a fragment"));
         }
+        let sentinel = Login::in_query(query).map_err(refused)?;
         let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, hosts) = place.rsplit_once('@').map_or((None, place), |(user, hosts)| (Some(user), hosts));
         let path: Vec<&str> = path.trim_end_matches('/').split('/').filter(|part| !part.is_empty()).collect();
@@ -89,7 +103,7 @@ impl RedisUrl {
         if username.is_some() && password.is_none() {
             return Err(refused("names a user without a password"));
         }
-        Ok(Self { servers, tls, username, password, db })
+        Ok(Self { servers, tls, username, password, db, sentinel })
     }
 
     fn socket(path: &str) -> Result<Self, &'static str> {
@@ -98,7 +112,13 @@ impl RedisUrl {
         if !path.starts_with('/') || path.ends_with('/') {
             return Err("is not an absolute path");
         }
-        Ok(Self { servers: Servers::Unix(path.into()), tls: false, username: None, password: None, db: 0 })
+        let servers = Servers::Unix(path.into());
+        Ok(Self { servers, tls: false, username: None, password: None, db: 0, sentinel: Login::default() })
+    }
+
+    /// Whether the address is a secret.
+    pub fn has_password(&self) -> bool {
+        self.password.is_some() || self.sentinel.password.is_some()
     }
 
     /// For the log: where, without user and password.
@@ -112,6 +132,27 @@ impl RedisUrl {
             Servers::Sentinel(hosts, master) => format!("{}/{master}", joined(hosts)),
             Servers::Cluster(hosts) => joined(hosts),
         }
+    }
+}
+
+impl Login {
+    fn in_query(query: &str) -> Result<Self, &'static str> {
+        let (mut username, mut password) = (None, None);
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let place = match name {
+                "sentinel_username" => &mut username,
+                "sentinel_password" => &mut password,
+                _ => return Err("has an unknown parameter"),
+            };
+            if value.is_empty() || place.replace(decoded(value)?).is_some() {
+                return Err("has a parameter twice or empty");
+            }
+        }
+        if username.is_some() && password.is_none() {
+            return Err("names a user of the Sentinels without a password");
+        }
+        Ok(Self { username, password: password.map(SecretString::from) })
     }
 }
 
@@ -180,6 +221,22 @@ mod tests {
     }
 
     #[test]
+    fn sentinels_may_have_a_user_and_a_password_of_their_own() {
+        let of = |query: &str| RedisUrl::parse(&format!("redis+sentinel://me:data@a,b/m/2?{query}")).unwrap();
+        let url = of("sentinel_username=watch%26er&sentinel_password=p%40ss%3d");
+        assert_eq!((url.db, url.username.as_deref()), (2, Some("me")));
+        assert_eq!(url.password.as_ref().map(ExposeSecret::expose_secret), Some("data"));
+        assert_eq!(url.sentinel.username.as_deref(), Some("watch&er"));
+        assert_eq!(url.sentinel.password.as_ref().map(ExposeSecret::expose_secret), Some("p@ss="));
+        assert!(!format!("{url:?} {}", url.shown()).contains("p@ss"));
+        let alone = RedisUrl::parse("redis+sentinel://a/m?sentinel_password=x").unwrap();
+        assert!(alone.has_password() && alone.password.is_none() && alone.sentinel.username.is_none());
+        // Neither goes to those whom the other is for.
+        assert!(RedisUrl::parse("redis+sentinel://:x@a/m").unwrap().sentinel.password.is_none());
+        assert!(!RedisUrl::parse("redis+sentinel://a/m").unwrap().has_password());
+    }
+
+    #[test]
     fn anything_else_is_refused_without_repeating_it() {
         for bad in [
             "",
@@ -197,6 +254,15 @@ mod tests {
             "redis://a?hunter2",
             "redis://a#insecure",
             "redis+sentinel://a",
+            "redis://a?sentinel_password=hunter2",
+            "redis+cluster://a?sentinel_password=hunter2",
+            "redis+sentinel://a/m?password=hunter2",
+            "redis+sentinel://a/m?hunter2",
+            "redis+sentinel://a/m?sentinel_username=hunter2",
+            "redis+sentinel://a/m?sentinel_password=",
+            "redis+sentinel://a/m?sentinel_password=hunter2&sentinel_password=hunter2",
+            "redis+sentinel://a/m?sentinel_password=hunter2#x",
+            "redis+sentinel://a/m?sentinel_password=%ff",
             "redis+cluster://a/1",
             "redis+x://a",
             "unix:redis.sock",

@@ -391,6 +391,12 @@ impl Plan<'_> {
         if let Some(password) = &self.url.password {
             builder = builder.set_client_to_redis_password(password.expose_secret());
         }
+        if let Some(username) = &self.url.sentinel.username {
+            builder = builder.set_client_to_sentinel_username(username);
+        }
+        if let Some(password) = &self.url.sentinel.password {
+            builder = builder.set_client_to_sentinel_password(password.expose_secret());
+        }
         Ok(Dialler::Sentinel(Mutex::new(builder.build()?)))
     }
 

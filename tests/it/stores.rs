@@ -186,6 +186,37 @@ async fn the_sentinels_say_who_the_master_is() {
 }
 
 #[tokio::test]
+async fn sentinels_are_given_their_own_password_and_the_master_its_own() {
+    if !installed() {
+        return;
+    }
+    let (port, sentinel) = (free_port(), free_port());
+    let _master = Server::on_port(port, &["--requirepass", "of-the-data"]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "sentinel monitor m 127.0.0.1 {port} 1\nsentinel auth-pass m of-the-data\nrequirepass of-the-sentinel\n\
+         user watcher on >of-the-watcher +@all\n"
+    );
+    let file = write(dir.path(), "sentinel.conf", &text);
+    let _sentinel = Server::on_port_with_file(sentinel, &file).await;
+    let at = |password: &str, query: &str| open(&format!("redis+sentinel://:{password}@127.0.0.1:{sentinel}/m{query}"));
+    at("of-the-data", "?sentinel_password=of-the-sentinel").set("a", b"1", MINUTE).await.unwrap();
+    let watcher = at("of-the-data", "?sentinel_username=watcher&sentinel_password=of-the-watcher");
+    assert_eq!(watcher.get("a", 10).await.unwrap().unwrap().value, b"1");
+    assert!(watcher.subscribe("news").await.is_ok());
+    for (password, query) in [
+        ("of-the-data", ""),
+        ("of-the-data", "?sentinel_password=of-the-data"),
+        ("of-the-sentinel", "?sentinel_password=of-the-sentinel"),
+        ("of-the-data", "?sentinel_username=watcher&sentinel_password=of-the-sentinel"),
+    ] {
+        let redis = at(password, query);
+        let error = redis.ping().await.unwrap_err();
+        assert!(!format!("{redis:?} {error}").contains("of-the"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_cluster_is_asked_where_the_key_is() {
     if !installed() {
         return;

@@ -18,7 +18,7 @@ pub(super) fn read(config: &Config, env: &Environment, secrets: &mut Secrets, pr
     };
     match url {
         Some((key, Err(why))) => problems.error(format!("revocation.{key}"), why),
-        Some(("redis_url", Ok(url))) if url.password.is_some() => {
+        Some(("redis_url", Ok(url))) if url.has_password() => {
             problems.error("revocation.redis_url", "has a password; allowed: the whole address by redis_url_env");
         }
         Some((_, Ok(url))) => secrets.revocation = Some(url),

@@ -52,7 +52,7 @@ pub(super) fn read(config: &Config, env: &Environment, secrets: &mut Secrets, pr
                 None
             }
         });
-        if redis.as_ref().is_some_and(|url| url.password.is_some()) && store.redis_url.is_some() {
+        if redis.as_ref().is_some_and(RedisUrl::has_password) && store.redis_url.is_some() {
             problems.error(format!("{at}.redis_url"), "has a password; allowed: the whole address by redis_url_env");
         }
         secrets.session_stores.push(StoreSecrets { cookie, redis });
