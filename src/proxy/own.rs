@@ -3,7 +3,8 @@
 //! Their statements are signed, so neither cookies nor origins matter. Whoever sends what is not believed is
 //! listened to less and less; those who are believed may send as much as they like, as one sign-out of many is many.
 
-use crate::auth::statement::Heard;
+use crate::auth::revocation::Revocation;
+use crate::auth::statement::{Heard, Statement};
 use crate::auth::verifier::Refusal;
 use crate::gate::budget::Budget;
 use crate::proxy::context::Context;
@@ -72,97 +73,129 @@ pub fn serves(path: &str) -> bool {
 /// Answers a request for one of them.
 pub async fn answer(context: &Context, peer: &Peer, request: Request<Inbound>) -> Answer {
     match request.uri().path() {
-        LOGOUT if context.verifier.hears_logouts() => logout(context, peer, request).await,
-        EVENTS if context.verifier.hears_events() => events(context, peer, request).await,
+        LOGOUT if context.verifier.hears_logouts() => receive(context, peer, request, Kind::Logout).await,
+        EVENTS if context.verifier.hears_events() => {
+            let bearer = bearer(request.headers());
+            receive(context, peer, request, Kind::Event(bearer)).await
+        }
         _ => own(not_found()),
     }
 }
 
-/// OpenID Connect Back-Channel Logout 1.0, sections 2.5 to 2.8.
-async fn logout(context: &Context, peer: &Peer, request: Request<Inbound>) -> Answer {
-    let client = peer.forwarded.client;
-    let invalid = |refusal: Refusal| {
-        if refusal.reason != Reason::KeysUnavailable {
-            context.statements.mistaken(client);
+/// A kind of statement, in what it differs from the other.
+enum Kind {
+    /// OpenID Connect Back-Channel Logout 1.0, sections 2.5 to 2.8.
+    Logout,
+    /// Push delivery of security events, RFC 8935, with the token that the sender has shown.
+    Event(Option<String>),
+}
+
+/// A statement that is believed.
+struct Told {
+    index: usize,
+    statement: Statement,
+    revocations: Vec<Revocation>,
+}
+
+impl Kind {
+    fn content_type(&self) -> &'static str {
+        match self {
+            Self::Logout => "application/x-www-form-urlencoded",
+            Self::Event(_) => "application/secevent+jwt",
         }
-        context.metrics.refuse(refusal.reason.word());
-        let (reason, detail) = (refusal.reason.word(), refusal.detail);
-        tracing::info!(%client, reason, detail, "logout token refused");
-        let said = json!({"error": "invalid_request", "error_description": refusal.reason.message()});
-        own(refusal::json(StatusCode::BAD_REQUEST, said.to_string()))
-    };
-    let body = match body(context, peer, request, "application/x-www-form-urlencoded").await {
+    }
+
+    fn origin(&self) -> Origin {
+        match self {
+            Self::Logout => Origin::Logout,
+            Self::Event(_) => Origin::Events,
+        }
+    }
+
+    fn heard<'a>(&self, statements: &'a Statements) -> &'a Heard {
+        match self {
+            Self::Logout => &statements.logouts,
+            Self::Event(_) => &statements.events,
+        }
+    }
+
+    fn token(&self, body: &[u8]) -> Result<String, &'static str> {
+        match self {
+            Self::Logout => logout_token(body),
+            Self::Event(_) => {
+                std::str::from_utf8(body).map(|text| text.trim().to_owned()).map_err(|_| "the body is not UTF-8")
+            }
+        }
+    }
+
+    fn judge(&self, context: &Context, token: &str) -> Result<Told, Refusal> {
+        let (remember, now) = (context.config.revocation.remember.as_secs(), context.clock.unix());
+        Ok(match self {
+            Self::Logout => {
+                let logout = context.verifier.logout(token, remember, now)?;
+                let revocations = logout.revocations();
+                Told { index: logout.index, statement: logout.statement, revocations }
+            }
+            Self::Event(bearer) => {
+                let news = context.verifier.event(token, bearer.as_deref(), remember, now)?;
+                Told { index: news.index, statement: news.statement, revocations: news.revocations }
+            }
+        })
+    }
+
+    fn thanks(&self) -> StatusCode {
+        match self {
+            Self::Logout => StatusCode::OK,
+            Self::Event(_) => StatusCode::ACCEPTED,
+        }
+    }
+
+    fn refusal(&self, reason: Reason) -> Response<Full<Bytes>> {
+        let said = match self {
+            Self::Logout => json!({"error": "invalid_request", "error_description": reason.message()}),
+            // Nobody's mistake: it is to be sent again.
+            Self::Event(_) if reason == Reason::KeysUnavailable => return refusal::response(reason),
+            Self::Event(_) => json!({"err": event_error(reason), "description": reason.message()}),
+        };
+        refusal::json(StatusCode::BAD_REQUEST, said.to_string())
+    }
+}
+
+/// Reads, judges and obeys a statement.
+async fn receive(context: &Context, peer: &Peer, request: Request<Inbound>, kind: Kind) -> Answer {
+    let client = peer.forwarded.client;
+    let body = match body(context, peer, request, kind.content_type()).await {
         Ok(body) => body,
         Err(answer) => return *answer,
     };
-    let token = match logout_token(&body) {
-        Ok(token) => token,
-        Err(detail) => return invalid(malformed(detail)),
+    let told = match kind.token(&body) {
+        Ok(token) => match kind.judge(context, &token) {
+            Err(Refusal { need_key: Some(need), .. }) => {
+                context.keys.want(need.issuer, need.kid.as_deref()).await;
+                kind.judge(context, &token)
+            }
+            other => other,
+        },
+        Err(detail) => Err(malformed(detail)),
     };
-    let remember = context.config.revocation.remember.as_secs();
-    let judge = || context.verifier.logout(&token, remember, context.clock.unix());
-    let logout = match judge() {
-        Err(Refusal { need_key: Some(need), .. }) => {
-            context.keys.want(need.issuer, need.kid.as_deref()).await;
-            judge()
+    let Told { index, statement, revocations } = match told {
+        Ok(told) => told,
+        Err(Refusal { reason, detail, .. }) => {
+            if reason != Reason::KeysUnavailable {
+                context.statements.mistaken(client);
+            }
+            context.metrics.refuse(reason.word());
+            tracing::info!(%client, origin = kind.origin().word(), reason = reason.word(), detail, "statement refused");
+            return own(kind.refusal(reason));
         }
-        other => other,
-    };
-    let logout = match logout {
-        Ok(logout) => logout,
-        Err(refusal) => return invalid(refusal),
     };
     let mut ended = 0;
     // One that is sent again, as providers do where they missed the answer, withdraws nothing more (L02).
-    if context.statements.logouts.first(logout.index, &logout.statement, context.clock.unix()) {
-        ended = context.revoker.take(&logout.revocations(), Origin::Logout).await.ended;
+    if kind.heard(&context.statements).first(index, &statement, context.clock.unix()) {
+        ended = context.revoker.take(&revocations, kind.origin()).await.ended;
     }
-    tracing::debug!(%client, ended, "logout token taken");
-    let mut response = refusal::json(StatusCode::OK, String::new());
-    response.headers_mut().remove(header::CONTENT_TYPE);
-    own(response)
-}
-
-/// Push delivery of security events, RFC 8935.
-async fn events(context: &Context, peer: &Peer, request: Request<Inbound>) -> Answer {
-    let client = peer.forwarded.client;
-    let invalid = |refusal: Refusal| {
-        context.metrics.refuse(refusal.reason.word());
-        let (reason, detail) = (refusal.reason.word(), refusal.detail);
-        tracing::info!(%client, reason, detail, "security event refused");
-        if refusal.reason == Reason::KeysUnavailable {
-            // Nobody's mistake: it is to be sent again.
-            return own(refusal::response(refusal.reason));
-        }
-        context.statements.mistaken(client);
-        let said = json!({"err": event_error(refusal.reason), "description": refusal.reason.message()});
-        own(refusal::json(StatusCode::BAD_REQUEST, said.to_string()))
-    };
-    let bearer = bearer(request.headers());
-    let body = match body(context, peer, request, "application/secevent+jwt").await {
-        Ok(body) => body,
-        Err(answer) => return *answer,
-    };
-    let Ok(token) = std::str::from_utf8(&body) else { return invalid(malformed("the body is not UTF-8")) };
-    let remember = context.config.revocation.remember.as_secs();
-    let judge = || context.verifier.event(token.trim(), bearer.as_deref(), remember, context.clock.unix());
-    let news = match judge() {
-        Err(Refusal { need_key: Some(need), .. }) => {
-            context.keys.want(need.issuer, need.kid.as_deref()).await;
-            judge()
-        }
-        other => other,
-    };
-    let news = match news {
-        Ok(news) => news,
-        Err(refusal) => return invalid(refusal),
-    };
-    let mut ended = 0;
-    if context.statements.events.first(news.index, &news.statement, context.clock.unix()) {
-        ended = context.revoker.take(&news.revocations, Origin::Events).await.ended;
-    }
-    tracing::debug!(%client, withdrawn = news.revocations.len(), ended, "security event taken");
-    let mut response = refusal::json(StatusCode::ACCEPTED, String::new());
+    tracing::debug!(%client, origin = kind.origin().word(), withdrawn = revocations.len(), ended, "statement taken");
+    let mut response = refusal::json(kind.thanks(), String::new());
     response.headers_mut().remove(header::CONTENT_TYPE);
     own(response)
 }
