@@ -1,7 +1,7 @@
 //! Shared Signals from outside: what a transmitter is answered, and what happens to the sockets.
 
 use crate::support::backend::Backend;
-use crate::support::client::Ask;
+use crate::support::client::{Ask, Conn};
 use crate::support::gate::Gate;
 use crate::support::poller::{POLLING, Poller, WEBSOCKET};
 use crate::support::tokens::{ISSUER, Key, now, token};
@@ -113,4 +113,72 @@ async fn a_transmitter_without_keys_keeps_nobody_out_and_an_issuer_without_keys_
     .await;
     let answer = gate.admin(ready()).await;
     assert_eq!((answer.status, answer.text().as_str()), (503, "keys_unavailable\ntransmitter_keys_unavailable\n"));
+}
+
+#[tokio::test]
+async fn l02_l03_an_event_counts_once_and_an_old_or_hostile_one_never() {
+    let (backend, dir, key) = (Backend::start().await, tempfile::tempdir().unwrap(), Key::es256("k1"));
+    let gate = Gate::with(&backend, |config| with_transmitter(config, dir.path(), &key)).await;
+    let inside = Poller::connected(&gate, &token("alice")).await;
+    let deep = json!({"format": "complex", "user": (0..200).fold(json!(1), |inner, _| json!([inner]))});
+    for (what, changes) in [
+        ("an old one", json!({"iat": now() - 8 * 86_400})),
+        ("one of tomorrow", json!({"iat": now() + 86_400})),
+        ("one without a name", json!({"jti": ""})),
+        ("one without a time", json!({"iat": null})),
+        ("one that has ended", json!({"exp": now() - 60})),
+        ("events in a list", json!({"events": [REVOKED]})),
+        ("an event that is none", json!({"events": {REVOKED: "now"}})),
+        ("a user in depths", json!({"sub_id": deep})),
+        ("a user that is no text", json!({"sub_id": {"format": "iss_sub", "iss": ISSUER, "sub": ["alice"]}})),
+        ("a user too long", json!({"sub_id": {"format": "iss_sub", "iss": ISSUER, "sub": "x".repeat(1025)}})),
+        ("somebody else's user", json!({"sub_id": {"format": "iss_sub", "iss": "https://x/", "sub": "alice"}})),
+    ] {
+        let answer = gate.ask(event(&key, changes)).await;
+        assert_eq!(answer.status, 400, "{what} {answer:?}");
+        assert_eq!((answer.status, &answer.json()["err"]), (400, &json!("invalid_request")), "{what} {answer:?}");
+        assert!(!answer.text().contains("alice"), "{what}");
+    }
+    let long = gate.ask(event(&key, json!({"pad": "x".repeat(40_000)}))).await;
+    assert_eq!((long.status, long.closes()), (413, true));
+    assert_eq!(inside.post("42[1]").await.text(), "ok");
+    assert!(gate.context.revoker.table().is_empty());
+    // The same name again, with somebody else in it: acknowledged, and nothing more.
+    let bob = json!({"sub_id": {"format": "iss_sub", "iss": ISSUER, "sub": "bob"}});
+    for changes in [json!({}), bob] {
+        assert_eq!(gate.ask(event(&key, changes)).await.status, 202);
+    }
+    assert_eq!(gate.context.revoker.table().len(), 1);
+    assert_eq!(gate.ask(Ask::get(&inside.target())).await.reason(), "revoked");
+    Poller::connected(&gate, &token("bob")).await;
+}
+
+#[tokio::test]
+async fn l07_a_flood_of_events_is_listened_to_less_and_less_and_the_transmitter_is_not() {
+    let (backend, dir, key) = (Backend::start().await, tempfile::tempdir().unwrap(), Key::es256("k1"));
+    let gate = Gate::with(&backend, |config| {
+        with_transmitter(config, dir.path(), &key);
+        config.server.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    })
+    .await;
+    let forged = event(&Key::es256("k1"), json!({})).with("x-forwarded-for", "192.0.2.1");
+    let mut conn = Conn::open(&gate.addr).await;
+    let mut refused = 0;
+    loop {
+        let answer = conn.ask(forged.clone()).await;
+        if answer.status == 429 {
+            assert_eq!((answer.header("retry-after"), answer.closes()), (Some("1"), true));
+            break;
+        }
+        assert_eq!(answer.status, 400, "{answer:?}");
+        refused += 1;
+        assert!(refused < 1000, "nobody may go on");
+    }
+    assert!(refused >= 50, "{refused} were looked at");
+    // Not even what is signed well is looked at from there, and from elsewhere all of it is.
+    let named = |n: usize| event(&key, json!({"jti": format!("e{n}")}));
+    assert_eq!(gate.ask(named(0).with("x-forwarded-for", "192.0.2.1")).await.status, 429);
+    for n in 0..200 {
+        assert_eq!(gate.ask(named(n).with("x-forwarded-for", "192.0.2.2")).await.status, 202);
+    }
 }
