@@ -143,6 +143,10 @@ end_to_end() {
     command -v node >/dev/null || apt_install nodejs npm || give_up "Node 20 is needed for tests/e2e and could not be installed"
     [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || give_up "Node 20 or later is needed, found $(node --version)"
     command -v python3 >/dev/null || apt_install python3 python3-venv || give_up "python3 is needed for tests/e2e and could not be installed"
+    local tool
+    for tool in curl openssl; do
+        command -v "$tool" >/dev/null || locked apt_install "$tool" || give_up "$tool is needed for tests/e2e and could not be installed"
+    done
     locked install_node || give_up "npm ci failed"
     locked install_python || give_up "the Python packages could not be installed"
     if locked install_browser; then

@@ -48,17 +48,28 @@ export function trust(issuer, extra = {}) {
   return { issuer: issuer.url, jwks_url: issuer.jwksUrl, audience: ['chat'], algorithms, leeway: '0s', ...extra };
 }
 
+/** The same for a configuration that somebody else wrote. */
+const overrides = () => Object.entries(BASE).flatMap(([section, keys]) => Object.entries(keys).flatMap(([key, value]) => [
+  '--set', `${section}.${key}=${value}`,
+]));
+
+/** The gate's environment in the tests: its own settings are not those of whoever runs them. */
+export const gateEnv = (env = {}) => ({ ...outsideEnv(), ...env });
+
 export class Gate {
   lines = [];
   log = new Events('gate log');
 
-  static async start(config, { env = {}, ready = true } = {}) {
+  /** `config`: an object, or the text of a `config.toml`; `set`: `KEY=VALUE` over it; `files`: beside it. */
+  static async start(config, { env = {}, ready = true, set = [], files = {} } = {}) {
     const gate = new Gate();
     gate.dir = await mkdtemp(path.join(tmpdir(), 'siogate-e2e-'));
+    for (const [name, text] of Object.entries(files)) await writeFile(path.join(gate.dir, name), text, { mode: 0o600 });
     const file = path.join(gate.dir, 'config.toml');
-    await writeFile(file, toToml(merge(BASE, config)));
-    const args = ['run', '--config', file];
-    gate.child = spawn(binaryPath(), args, { cwd: gate.dir, env: { ...outsideEnv(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    const written = typeof config === 'string';
+    await writeFile(file, written ? config : toToml(merge(BASE, config)));
+    const args = ['run', '--config', file, ...(written ? overrides() : []), ...set.flatMap((one) => ['--set', one])];
+    gate.child = spawn(binaryPath(), args, { cwd: gate.dir, env: gateEnv(env), stdio: ['ignore', 'pipe', 'pipe'] });
     gate.exited = new Promise((resolve) => {
       gate.child.once('exit', (code, signal) => resolve({ code, signal }));
       gate.child.once('error', (error) => resolve({ error }));
