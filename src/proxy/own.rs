@@ -155,7 +155,13 @@ impl Kind {
             Self::Logout => json!({"error": "invalid_request", "error_description": reason.message()}),
             // Nobody's mistake: it is to be sent again.
             Self::Event(_) if reason == Reason::KeysUnavailable => return refusal::response(reason),
-            Self::Event(_) => json!({"err": event_error(reason), "description": reason.message()}),
+            Self::Event(_) => {
+                let description = match reason {
+                    Reason::CredentialMissing => "the bearer token is not the one agreed upon",
+                    reason => reason.message(),
+                };
+                json!({"err": event_error(reason), "description": description})
+            }
         };
         refusal::json(StatusCode::BAD_REQUEST, said.to_string())
     }

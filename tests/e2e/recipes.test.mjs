@@ -14,14 +14,15 @@ import { chromium } from 'playwright-core';
 import { Backend } from './lib/backend.mjs';
 import { client, credential } from './lib/clients.mjs';
 import { Events, within } from './lib/events.mjs';
-import { Gate, binaryPath, gateEnv } from './lib/gate.mjs';
-import { secretToken } from './lib/issuer.mjs';
+import { Gate, binaryPath, gateEnv, trust } from './lib/gate.mjs';
+import { Issuer, secretToken } from './lib/issuer.mjs';
 import { CLIENT, IdentityProvider as OpaqueProvider } from './lib/oidc.mjs';
 import { Browser as Visitor, IdentityProvider } from './lib/provider.mjs';
-import { Program, README, between, block, blocks, filled } from './lib/readme.mjs';
+import { OPERATIONS, Program, README, between, block, blocks, filled } from './lib/readme.mjs';
 import { Redis, needsRedis } from './lib/redis.mjs';
 import { Auth0, Keycloak } from './lib/shaped.mjs';
 import { freshUser, needsGate } from './lib/stage.mjs';
+import { toToml } from './lib/toml.mjs';
 
 const BROWSER = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
@@ -556,9 +557,66 @@ io.on("connection", (socket) => socket.emit("hello", socket.data.user));`);
     }
   });
 
-  it('every block of TOML in the README is one that siogate takes', async () => {
-    const all = blocks('toml');
-    assert.ok(all.length >= 11, `${all.length} blocks`);
+  it('refresh by curl: its answer has the form that stands there', async () => {
+    const secret = randomBytes(32).toString('hex');
+    const backend = await Backend.start();
+    const [toml] = blocks('toml', RECIPES.refresh);
+    const gate = await Gate.start(`${filled(CONFIG, { [UPSTREAM]: backend.url })}\n${toml}`, { env: { JWT_SECRET: secret } });
+    try {
+      const sign = () => secretToken(secret, { sub: 'ada', aud: 'chat' });
+      const { connection, socket } = await entered(gate, 'websocket', 'auth', sign());
+      const [line, documented] = block('console', RECIPES.refresh).split('\n');
+      const env = { ...process.env, TOKEN: sign(), ENGINE_IO_SID: connection.engine.id };
+      const said = JSON.parse(await shell(filled(line.slice(2), { 'https://chat.example.com': gate.url }), { env }));
+      assert.deepEqual(Object.keys(said), Object.keys(JSON.parse(documented)));
+      // The second in which the token was made may be over.
+      assert.ok(said.ok && [0, 1].includes(JSON.parse(documented).expires_in - said.expires_in), JSON.stringify(said));
+      assert.deepEqual(await socket.call('echo', 'here'), ['here']);
+      await connection.close();
+    } finally {
+      await gate.stop();
+      await backend.stop();
+    }
+  });
+
+  it('shared signals: the transmitter of docs/operations.md', () => inDirectory(async (cwd) => {
+    const recipe = between('\n## Shared signals\n', '\n## The log\n', OPERATIONS);
+    const issuer = await Issuer.start();
+    const backend = await Backend.start();
+    const [commands, refused] = blocks('console', recipe);
+    const addresses = { 'https://login.example.com/': issuer.url };
+    await writeFile(path.join(cwd, 'push.mjs'), filled(block('js', recipe), addresses));
+    const [first, , pushed] = commands.split('\n').filter((line) => /^\$ (node|siogate)/.test(line)).map((line) => line.slice(2));
+    const env = { ...process.env, SIGNALS_TOKEN: randomBytes(32).toString('hex') };
+    await shell(first, { cwd, env });
+    const toml = filled(block('toml', recipe), { ...addresses, 'jwks_url = "https://signals.example.com/jwks.json"': 'jwks_file = "signals.json"' });
+    const files = { 'signals.json': readFileSync(path.join(cwd, 'signals.json'), 'utf8') };
+    const config = toToml({ upstream: { urls: [backend.url] }, issuer: [trust(issuer)] });
+    const gate = await Gate.start(`${config}\n${toml}`, { env: { SIGNALS_TOKEN: env.SIGNALS_TOKEN }, files });
+    try {
+      const token = issuer.sign({ sub: 'ada' });
+      const { connection, socket } = await entered(gate, 'websocket', 'auth', token);
+      const { connection: other, socket: bystander } = await entered(gate, 'websocket', 'auth', issuer.sign({ sub: 'bob' }));
+      const [wrong, answer] = refused.trim().split('\n');
+      assert.equal(await shell(filled(wrong.slice(2), { [GATE]: gate.url }), { cwd, env }), answer);
+      assert.deepEqual(await socket.call('echo', 'here'), ['here']);
+      assert.equal(await shell(filled(pushed, { [GATE]: gate.url }), { cwd, env }), '202');
+      const { details } = await socket.disconnected();
+      assert.deepEqual([details.context.code, details.context.reason], [4401, 'revoked']);
+      assert.equal(await refusal(gate, token), 'revoked');
+      assert.deepEqual(await bystander.call('echo', 'here'), ['here']);
+      await connection.close();
+      await other.close();
+    } finally {
+      await gate.stop();
+      await backend.stop();
+      await issuer.stop();
+    }
+  }));
+
+  it('every block of TOML in README and docs/operations.md is one that siogate takes', async () => {
+    const all = [...blocks('toml'), ...blocks('toml', OPERATIONS)];
+    assert.ok(all.length >= 12, `${all.length} blocks`);
     const files = { 'assertion.pem': await made(/openssl genpkey .*/.exec(README)[0], 'assertion.pem') };
     const names = ['JWT_SECRET', 'SESSION_SECRET', 'INTROSPECTION_SECRET', 'SIGNALS_TOKEN'];
     const env = Object.fromEntries(names.map((name) => [name, randomBytes(32).toString('hex')]));
@@ -569,7 +627,7 @@ io.on("connection", (socket) => socket.emit("hello", socket.data.user));`);
       const text = [
         !/^\[upstream\]/m.test(local) && '[upstream]\nurls = ["http://127.0.0.1:1"]',
         local,
-        !vouched && '[[issuer]]\nsecret_env = "JWT_SECRET"\naudience = ["chat"]',
+        !vouched && '[[issuer]]\nissuer = "http://127.0.0.1:1/"\nsecret_env = "JWT_SECRET"\naudience = ["chat"]',
       ].filter(Boolean).join('\n\n');
       const { stdout, stderr } = await check(text, { env, files });
       assert.match(stdout, /^configuration: ok$/m, `${text}\n${stderr}`);

@@ -1,4 +1,4 @@
-// The recipes of README.md as they stand there: a test that runs one fails when the text drifts.
+// The recipes of README.md and docs as they stand there: a test that runs one fails when the text drifts.
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -6,7 +6,9 @@ import { fileURLToPath } from 'node:url';
 import { Events, within } from './events.mjs';
 
 const HERE = fileURLToPath(new URL('..', import.meta.url));
-export const README = readFileSync(fileURLToPath(new URL('../../../README.md', import.meta.url)), 'utf8');
+const read = (name) => readFileSync(fileURLToPath(new URL(`../../../${name}`, import.meta.url)), 'utf8');
+export const README = read('README.md');
+export const OPERATIONS = read('docs/operations.md');
 
 const FENCE = /^```(\w+)\n([\s\S]*?)^```$/gm;
 
@@ -14,12 +16,12 @@ const FENCE = /^```(\w+)\n([\s\S]*?)^```$/gm;
 export const blocks = (language, text = README) =>
   [...text.matchAll(FENCE)].filter(([, name]) => name === language).map(([, , body]) => body);
 
-/** What stands between two texts of the README, each of which stands there once. */
-export function between(from, to) {
-  const parts = README.split(from);
-  if (parts.length !== 2) throw new Error(`README.md says ${parts.length - 1} times: ${from}`);
+/** What stands between two texts of a document; the first stands there once. */
+export function between(from, to, document = README) {
+  const parts = document.split(from);
+  if (parts.length !== 2) throw new Error(`the document says ${parts.length - 1} times: ${from}`);
   const rest = parts[1].split(to);
-  if (rest.length < 2) throw new Error(`README.md does not say behind "${from}": ${to}`);
+  if (rest.length < 2) throw new Error(`the document does not say behind "${from}": ${to}`);
   return rest[0];
 }
 
