@@ -212,9 +212,9 @@ fn every_key_named_in_the_prose_exists() {
 
 #[test]
 fn every_example_of_a_configuration_can_be_read() {
-    let env: Environment = ["JWT_SECRET", "JWT_SECRET_OLD", "ADMIN_TOKEN", "SESSION_SECRET", "INTROSPECTION_SECRET"]
-        .map(|name| (name.to_owned(), OsString::from(name.repeat(8))))
-        .into();
+    let names =
+        ["JWT_SECRET", "JWT_SECRET_OLD", "ADMIN_TOKEN", "SESSION_SECRET", "INTROSPECTION_SECRET", "SIGNALS_TOKEN"];
+    let env: Environment = names.map(|name| (name.to_owned(), OsString::from(name.repeat(8)))).into();
     let mut examples = 0;
     for (name, text) in pages() {
         for example in text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {

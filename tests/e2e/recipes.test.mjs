@@ -14,7 +14,7 @@ import { chromium } from 'playwright-core';
 import { Backend } from './lib/backend.mjs';
 import { client, credential } from './lib/clients.mjs';
 import { Events, within } from './lib/events.mjs';
-import { Gate, binaryPath, gateEnv, trust } from './lib/gate.mjs';
+import { Gate, binaryPath, gateEnv } from './lib/gate.mjs';
 import { Issuer, secretToken } from './lib/issuer.mjs';
 import { CLIENT, IdentityProvider as OpaqueProvider } from './lib/oidc.mjs';
 import { Browser as Visitor, IdentityProvider } from './lib/provider.mjs';
@@ -22,7 +22,6 @@ import { OPERATIONS, Program, README, between, block, blocks, filled } from './l
 import { Redis, needsRedis } from './lib/redis.mjs';
 import { Auth0, Keycloak } from './lib/shaped.mjs';
 import { freshUser, needsGate } from './lib/stage.mjs';
-import { toToml } from './lib/toml.mjs';
 
 const BROWSER = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
@@ -591,8 +590,8 @@ io.on("connection", (socket) => socket.emit("hello", socket.data.user));`);
     await shell(first, { cwd, env });
     const toml = filled(block('toml', recipe), { ...addresses, 'jwks_url = "https://signals.example.com/jwks.json"': 'jwks_file = "signals.json"' });
     const files = { 'signals.json': readFileSync(path.join(cwd, 'signals.json'), 'utf8') };
-    const config = toToml({ upstream: { urls: [backend.url] }, issuer: [trust(issuer)] });
-    const gate = await Gate.start(`${config}\n${toml}`, { env: { SIGNALS_TOKEN: env.SIGNALS_TOKEN }, files });
+    const set = [`upstream.urls=${backend.url}`];
+    const gate = await Gate.start(toml, { env: { SIGNALS_TOKEN: env.SIGNALS_TOKEN }, files, set });
     try {
       const token = issuer.sign({ sub: 'ada' });
       const { connection, socket } = await entered(gate, 'websocket', 'auth', token);
