@@ -214,28 +214,39 @@ impl Relay {
                 _ => None,
             };
         }
-        let ending = |gone| self.ending.unwrap_or(gone);
         match (up_result, down_result) {
-            (Poll::Ready(Err(fault)), _) => Some(match fault {
-                Fault::Reading => ending(Ending::Client),
-                Fault::Writing => ending(Ending::Upstream),
-                Fault::Frame(FrameError::TooLong) => Ending::Gate(Reason::PayloadTooLarge),
-                Fault::Frame(error) => {
-                    self.record.detail = Some(format!("client: {error}"));
-                    Ending::Gate(Reason::ProtocolError)
-                }
-                Fault::End(reason) => Ending::Gate(reason),
-            }),
-            (_, Poll::Ready(Err(fault))) => Some(match fault {
-                Fault::Reading => ending(Ending::Upstream),
-                Fault::Writing => ending(Ending::Client),
-                Fault::Frame(error) => {
-                    self.record.detail = Some(format!("backend: {error}"));
-                    Ending::Gate(Reason::UpstreamUnavailable)
-                }
-                Fault::End(reason) => Ending::Gate(reason),
-            }),
+            (Poll::Ready(Err(fault)), _) => Some(self.client_failed(fault)),
+            (_, Poll::Ready(Err(fault))) => Some(self.upstream_failed(fault)),
             _ => None,
+        }
+    }
+
+    /// What it means that nothing more goes from the client to the backend.
+    #[cold]
+    fn client_failed(&mut self, fault: Fault) -> Ending {
+        match fault {
+            Fault::Reading => self.ending.unwrap_or(Ending::Client),
+            Fault::Writing => self.ending.unwrap_or(Ending::Upstream),
+            Fault::Frame(FrameError::TooLong) => Ending::Gate(Reason::PayloadTooLarge),
+            Fault::Frame(error) => {
+                self.record.detail = Some(format!("client: {error}"));
+                Ending::Gate(Reason::ProtocolError)
+            }
+            Fault::End(reason) => Ending::Gate(reason),
+        }
+    }
+
+    /// What it means that nothing more goes from the backend to the client.
+    #[cold]
+    fn upstream_failed(&mut self, fault: Fault) -> Ending {
+        match fault {
+            Fault::Reading => self.ending.unwrap_or(Ending::Upstream),
+            Fault::Writing => self.ending.unwrap_or(Ending::Client),
+            Fault::Frame(error) => {
+                self.record.detail = Some(format!("backend: {error}"));
+                Ending::Gate(Reason::UpstreamUnavailable)
+            }
+            Fault::End(reason) => Ending::Gate(reason),
         }
     }
 
