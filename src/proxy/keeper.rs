@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-/// Questions on their way at once.
+/// Questions on their way at once to one who is asked: whoever hangs keeps nobody else waiting.
 const AT_ONCE: usize = 64;
 
 /// After a question without answer the next one comes no later.
@@ -41,7 +41,21 @@ struct State {
     last: u64,
     numbers: HashMap<Key, u64>,
     watched: HashMap<u64, Watched>,
+    queues: HashMap<Voucher, Queue>,
+}
+
+/// What one voucher is to be asked.
+#[derive(Default)]
+struct Queue {
     due: BTreeSet<(Instant, u64)>,
+    /// Questions on their way.
+    asked: usize,
+}
+
+impl Queue {
+    fn has_room(&self) -> bool {
+        self.asked < AT_ONCE
+    }
 }
 
 /// One credential and the sockets that live by it.
@@ -70,7 +84,7 @@ impl Keeper {
         let until = until(identity, now, unix);
         let watched = state.watched.entry(number).or_insert_with(|| {
             let due = next(hold.voucher, pace, until, now);
-            state.due.insert((due, number));
+            state.queues.entry(hold.voucher).or_default().due.insert((due, number));
             Watched { hold: hold.clone(), sessions: Vec::new(), until, failing: None, due }
         });
         // Kept short where the same client comes and goes.
@@ -78,8 +92,8 @@ impl Keeper {
             watched.sessions.retain(|session| living(session).is_some());
         }
         watched.sessions.push((Arc::downgrade(entry), entry.turn()));
-        let first = state.due.first().is_some_and(|(_, first)| *first == number);
-        if first {
+        let queue = state.queues.get(&hold.voucher);
+        if queue.and_then(|queue| queue.due.first()).is_some_and(|(_, first)| *first == number) {
             self.earlier.notify_one();
         }
     }
@@ -95,33 +109,28 @@ impl Keeper {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.state().due.first().map(|(at, _)| *at)
+        let state = self.state();
+        let ready = state.queues.values().filter(|queue| queue.has_room());
+        ready.filter_map(|queue| queue.due.first()).map(|(at, _)| *at).min()
     }
 
-    /// Takes the questions that are due, at most `room`. Whoever has no socket any more is forgotten.
-    fn take(&self, now: Instant, room: usize) -> Vec<(u64, Arc<Hold>)> {
+    /// Takes the questions that are due. Whoever has no socket any more is forgotten.
+    fn take(&self, now: Instant) -> Vec<(u64, Arc<Hold>)> {
         let mut state = self.state();
         let mut taken = Vec::new();
-        while let Some((at, number)) = state.due.first().copied()
-            && at <= now
-            && taken.len() < room
-        {
-            state.due.remove(&(at, number));
-            let Some(watched) = state.watched.get_mut(&number) else { continue };
-            watched.sessions.retain(|session| living(session).is_some());
-            if watched.sessions.is_empty() {
-                state.forget(number);
-            } else {
-                taken.push((number, watched.hold.clone()));
-            }
-        }
+        let vouchers: Vec<_> = state.queues.keys().copied().collect();
+        vouchers.into_iter().for_each(|voucher| state.take(voucher, now, &mut taken));
         taken
     }
 
     /// Acts upon an answer; returns who has to go and why.
     fn answered(&self, number: u64, answer: Again, pace: Pace, now: Instant, unix: u64) -> Vec<(Arc<Entry>, Reason)> {
         let mut state = self.state();
+        let state = &mut *state;
         let Some(watched) = state.watched.get_mut(&number) else { return Vec::new() };
+        if let Some(queue) = state.queues.get_mut(&watched.hold.voucher) {
+            queue.asked = queue.asked.saturating_sub(1);
+        }
         let all = |watched: &Watched| watched.sessions.iter().filter_map(living).collect::<Vec<_>>();
         let over = watched.until.is_some_and(|until| until <= now);
         let reason = match answer {
@@ -142,7 +151,8 @@ impl Keeper {
             // A call-out has said itself how long its word holds.
             Again::Unknown(_) if over && matches!(watched.hold.voucher, Voucher::Callout(_)) => Reason::TokenExpired,
             Again::Unknown(_) => {
-                let since = *watched.failing.get_or_insert(now);
+                // From when it was due: that a queue is long gives nobody more time.
+                let since = *watched.failing.get_or_insert(watched.due);
                 let end = since.checked_add(pace.grace).unwrap_or(now);
                 if now < end {
                     let stated = watched.until.filter(|_| matches!(watched.hold.voucher, Voucher::Callout(_)));
@@ -164,9 +174,28 @@ impl Keeper {
 }
 
 impl State {
+    fn take(&mut self, voucher: Voucher, now: Instant, taken: &mut Vec<(u64, Arc<Hold>)>) {
+        while let Some(queue) = self.queues.get_mut(&voucher).filter(|queue| queue.has_room())
+            && let Some((at, number)) = queue.due.first().copied()
+            && at <= now
+        {
+            queue.due.remove(&(at, number));
+            let Some(watched) = self.watched.get_mut(&number) else { continue };
+            watched.sessions.retain(|session| living(session).is_some());
+            if watched.sessions.is_empty() {
+                self.forget(number);
+            } else {
+                queue.asked += 1;
+                taken.push((number, watched.hold.clone()));
+            }
+        }
+    }
+
     fn forget(&mut self, number: u64) {
         if let Some(watched) = self.watched.remove(&number) {
-            self.due.remove(&(watched.due, number));
+            if let Some(queue) = self.queues.get_mut(&watched.hold.voucher) {
+                queue.due.remove(&(watched.due, number));
+            }
             self.numbers.remove(&key(&watched.hold));
         }
     }
@@ -174,7 +203,7 @@ impl State {
     fn again(&mut self, number: u64, due: Instant) {
         if let Some(watched) = self.watched.get_mut(&number) {
             watched.due = due;
-            self.due.insert((due, number));
+            self.queues.entry(watched.hold.voucher).or_default().due.insert((due, number));
         }
     }
 }
@@ -216,22 +245,24 @@ fn next(voucher: Voucher, pace: Pace, until: Option<Instant>, now: Instant) -> I
 pub async fn run(context: Arc<Context>) {
     let keeper = &context.keeper;
     let mut questions = JoinSet::new();
+    let mut asked = HashMap::new();
     loop {
-        let room = AT_ONCE.saturating_sub(questions.len());
-        for (number, hold) in keeper.take(now(), room) {
-            let context = context.clone();
-            questions.spawn(async move {
-                let answer = context.vouchers.again(&hold, context.clock.unix()).await;
-                (number, hold.voucher, answer)
-            });
+        for (number, hold) in keeper.take(now()) {
+            let (context, voucher) = (context.clone(), hold.voucher);
+            let question = async move { context.vouchers.again(&hold, context.clock.unix()).await };
+            asked.insert(questions.spawn(question).id(), (number, voucher));
         }
-        let room = AT_ONCE > questions.len();
         let next = keeper.next_due();
         tokio::select! {
-            () = at(next), if room => {}
+            () = at(next) => {}
             () = keeper.earlier.notified() => {}
-            Some(done) = questions.join_next(), if !questions.is_empty() => {
-                let Ok((number, voucher, answer)) = done else { continue };
+            Some(done) = questions.join_next_with_id(), if !questions.is_empty() => {
+                let (id, answer) = match done {
+                    Ok(done) => done,
+                    // One that broke says nothing; its sessions are asked about again.
+                    Err(broken) => (broken.id(), Again::Unknown("the question broke".into())),
+                };
+                let Some((number, voucher)) = asked.remove(&id) else { continue };
                 let why = match &answer {
                     Again::Over(_, why) | Again::Unknown(why) => Some(why.clone()),
                     Again::Holds(_) => None,
