@@ -4,7 +4,7 @@
 //! connection: it is read and answered here, in one buffer and one write. Everything else goes to
 //! hyper, together with the bytes that were read.
 
-use crate::proxy::reply::{Answer, Inbound};
+use crate::proxy::reply::{Answer, Body, Inbound};
 use crate::stream::Stream;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -121,8 +121,8 @@ pub fn head(answer: &Answer) -> Vec<u8> {
 pub async fn refuse(mut stream: Stream, answer: Answer, patience: Duration) {
     let mut out = head(&answer);
     let body = match answer.into_body() {
-        Either::Left(own) => own.collect().await.map(|c| c.to_bytes()).unwrap_or_default(),
-        Either::Right(_) => Bytes::new(),
+        Body::Own(own) => own.collect().await.map(|c| c.to_bytes()).unwrap_or_default(),
+        Body::Backend(_) | Body::Switch(_) => Bytes::new(),
     };
     out.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
     out.extend_from_slice(&body);

@@ -130,7 +130,7 @@ async fn switch(
     };
     let mut head = front::head(&answer);
     head.extend_from_slice(b"\r\n");
-    takeover.start(Switched { stream, read, head })
+    Some(takeover.start(Switched { stream, read, head }))
 }
 
 /// Everything but a first handshake: HTTP/1.1 by hyper.
@@ -176,7 +176,5 @@ async fn take_over(takeover: Takeover, upgrade: OnUpgrade) {
     let Ok(Ok(upgraded)) = timeout(SWITCH, upgrade).await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<Patient>>() else { return };
     let stream = parts.io.into_inner().into_inner();
-    if let Some(running) = takeover.start(Switched { stream, read: parts.read_buf, head: Vec::new() }) {
-        running.await;
-    }
+    takeover.start(Switched { stream, read: parts.read_buf, head: Vec::new() }).await;
 }

@@ -11,7 +11,7 @@ use crate::protocol::scanner::Watch;
 use crate::protocol::sid;
 use crate::proxy::context::{Context, fingerprint};
 use crate::proxy::headers::{self, Peer};
-use crate::proxy::reply::{Answer, Inbound, closing, not_found, own, refuse};
+use crate::proxy::reply::{self, Answer, Inbound, closing, not_found, own, refuse};
 use crate::proxy::takeover::Takeover;
 use crate::proxy::upgrade::{self, Upgrade};
 use crate::proxy::{refusal, relay};
@@ -24,7 +24,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{Either, Empty};
+use http_body_util::Empty;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
@@ -235,7 +235,7 @@ fn answer(context: &Context, peer: &Peer, result: Result<http::Response<Incoming
         Ok(response) => {
             let (mut parts, body) = response.into_parts();
             parts.headers = headers::for_client(&parts.headers);
-            http::Response::from_parts(parts, Either::Right(body))
+            http::Response::from_parts(parts, reply::Body::Backend(body))
         }
         Err(error @ ProxyError::Unavailable { .. }) => {
             refuse(context, peer, Reason::UpstreamUnavailable, &error.to_string())

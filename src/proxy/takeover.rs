@@ -4,12 +4,11 @@
 //! So engines know nothing of how the request was read, and the 101 can leave together with the first
 //! frames.
 
+use crate::proxy::reply::{Answer, Body};
 use crate::stream::Stream;
 use bytes::Bytes;
-use http::Response;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// A connection that has left HTTP.
 pub struct Switched {
@@ -24,30 +23,31 @@ pub struct Switched {
 /// What runs then.
 pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-type Start = Box<dyn FnOnce(Switched) -> Running + Send>;
-
-/// A continuation that can be started once. Dropped unstarted, it ends the session.
-#[derive(Clone)]
-pub struct Takeover(Arc<Mutex<Option<Start>>>);
+/// A continuation. Dropped unstarted, it ends the session.
+pub struct Takeover(Box<dyn FnOnce(Switched) -> Running + Send>);
 
 impl Takeover {
-    /// Leaves a continuation in an answer.
-    pub fn leave<B, F>(answer: &mut Response<B>, start: impl FnOnce(Switched) -> F + Send + 'static)
+    /// Leaves a continuation in an answer, which has no body then.
+    pub fn leave<F>(answer: &mut Answer, start: impl FnOnce(Switched) -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let start: Start = Box::new(|switched| Box::pin(start(switched)));
-        answer.extensions_mut().insert(Takeover(Arc::new(Mutex::new(Some(start)))));
+        *answer.body_mut() = Body::Switch(Takeover(Box::new(|switched| Box::pin(start(switched)))));
     }
 
     /// Takes the continuation out of an answer.
-    pub fn take<B>(answer: &mut Response<B>) -> Option<Takeover> {
-        answer.extensions_mut().remove::<Takeover>()
+    pub fn take(answer: &mut Answer) -> Option<Takeover> {
+        if !matches!(answer.body(), Body::Switch(_)) {
+            return None;
+        }
+        match std::mem::take(answer.body_mut()) {
+            Body::Switch(takeover) => Some(takeover),
+            Body::Own(_) | Body::Backend(_) => None,
+        }
     }
 
     /// Starts it.
-    pub fn start(self, switched: Switched) -> Option<Running> {
-        let start = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        start.map(|start| start(switched))
+    pub fn start(self, switched: Switched) -> Running {
+        (self.0)(switched)
     }
 }
