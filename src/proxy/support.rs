@@ -173,13 +173,12 @@ impl Gate {
 
     /// How many sessions ended like that.
     pub fn ended(&self, by: &'static str, reason: &'static str) -> u64 {
-        self.context.metrics.ended.get_or_create(&metrics::End { by, reason }).get()
+        self.context.metrics.ended(&metrics::End { by, reason })
     }
 
     /// Messages of the sessions that have ended: to the backend, and to the client.
     pub fn messages(&self) -> (u64, u64) {
-        let count = |direction| self.context.metrics.messages.get_or_create(&metrics::Direction { direction }).get();
-        (count("to_upstream"), count("to_client"))
+        self.context.metrics.messages()
     }
 
     /// Nothing of any session is left.
@@ -374,7 +373,7 @@ impl Backend {
     pub async fn accept(&self) -> (Wire, String) {
         let (mut stream, head) = self.asked().await;
         let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
-        let accept = answer::accept_for(key.as_bytes());
+        let accept = answer::accept_for(key.as_bytes().try_into().unwrap());
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
             std::str::from_utf8(&accept).unwrap()

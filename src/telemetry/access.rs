@@ -7,7 +7,7 @@ use tracing::info;
 
 use crate::telemetry::address::Address;
 use crate::telemetry::endings::Ended;
-use crate::telemetry::metrics::{Direction, End, Metrics, Transport};
+use crate::telemetry::metrics::{End, Metrics};
 
 /// What is known of a session; filled in as it goes on.
 pub struct Record {
@@ -38,7 +38,7 @@ pub struct Record {
 impl Record {
     /// Begins the record of a session and counts it as opened.
     pub fn begin(metrics: Arc<Metrics>, session: Arc<str>, client: IpAddr, transport: &'static str) -> Self {
-        metrics.opened.get_or_create(&Transport { transport }).inc();
+        metrics.open(transport);
         Self {
             metrics,
             started: Instant::now(),
@@ -59,10 +59,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let ended = Instant::now();
-        self.metrics.ended.get_or_create(&End { by: self.by, reason: self.reason }).inc();
-        for (direction, n) in [("to_upstream", self.to_upstream), ("to_client", self.to_client)] {
-            self.metrics.messages.get_or_create(&Direction { direction }).inc_by(n);
-        }
+        self.metrics.end(&End { by: self.by, reason: self.reason }, self.to_upstream, self.to_client);
         info!(
             session = &*self.session,
             client = %Address(self.client),

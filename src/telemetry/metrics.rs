@@ -11,6 +11,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 
+const WEBSOCKET: &str = "websocket";
+const OK: &str = "ok";
+const LEFT: End = End { by: "client", reason: "" };
+
 /// One closed-list label.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Transport {
@@ -84,19 +88,51 @@ pub struct Vouched {
     pub outcome: &'static str,
 }
 
+/// The counters that nearly every session moves: found once, not looked up each time. They are there from the
+/// beginning, at 0.
+struct Usual {
+    websocket: Counter,
+    polling: Counter,
+    left: Counter,
+    dialed: Counter,
+    to_upstream: Counter,
+    to_client: Counter,
+}
+
+impl Usual {
+    fn of(
+        opened: &Family<Transport, Counter>,
+        ended: &Family<End, Counter>,
+        dials: &Family<Outcome, Counter>,
+        messages: &Family<Direction, Counter>,
+    ) -> Self {
+        let opened = |transport| opened.get_or_create_owned(&Transport { transport });
+        let messages = |direction| messages.get_or_create_owned(&Direction { direction });
+        Self {
+            websocket: opened(WEBSOCKET),
+            polling: opened("polling"),
+            left: ended.get_or_create_owned(&LEFT),
+            dialed: dials.get_or_create_owned(&Outcome { outcome: OK }),
+            to_upstream: messages("to_upstream"),
+            to_client: messages("to_client"),
+        }
+    }
+}
+
 /// All metrics.
 pub struct Metrics {
     registry: Registry,
     /// Sessions opened, by the transport they began with.
-    pub opened: Family<Transport, Counter>,
+    opened: Family<Transport, Counter>,
     /// Sessions ended.
-    pub ended: Family<End, Counter>,
+    ended: Family<End, Counter>,
     /// Handshakes, CONNECTs and requests refused.
     pub refused: Family<Refusal, Counter>,
     /// WebSockets dialled to the backend.
-    pub dials: Family<Outcome, Counter>,
+    dials: Family<Outcome, Counter>,
     /// Messages relayed, counted at a session's end.
-    pub messages: Family<Direction, Counter>,
+    messages: Family<Direction, Counter>,
+    usual: Usual,
     /// Session cookies verified, by store and secret.
     pub store_secret: Family<StoreSecret, Counter>,
     /// Questions to session stores and endpoints.
@@ -131,12 +167,16 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("siogate");
         let handshake = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+        let (opened, ended) = (Family::<Transport, Counter>::default(), Family::<End, Counter>::default());
+        let (dials, messages) = (Family::<Outcome, Counter>::default(), Family::<Direction, Counter>::default());
+        let usual = Usual::of(&opened, &ended, &dials, &messages);
         let metrics = Self {
-            opened: Family::default(),
-            ended: Family::default(),
+            opened,
+            ended,
             refused: Family::default(),
-            dials: Family::default(),
-            messages: Family::default(),
+            dials,
+            messages,
+            usual,
             store_secret: Family::default(),
             vouched: Family::default(),
             http_requests: Counter::default(),
@@ -178,8 +218,7 @@ impl Default for Metrics {
         registry.register("revocations_taken", "Revocations taken, by origin and kind", metrics.revoked.clone());
         registry.register("revocations", "Revocations remembered", metrics.revocations.clone());
         registry.register("revocations_evicted", "Revocations forgotten too early", metrics.evicted.clone());
-        let help = "Messages of other replicas that are no revocations";
-        registry.register("revocations_misheard", help, metrics.misheard.clone());
+        registry.register("revocations_misheard", "Messages that are no revocations", metrics.misheard.clone());
         registry.register("revocations_shared", "1 while revocations are shared", metrics.shared.clone());
         let help = "Seconds since an issuer's keys were confirmed, -1 for never";
         registry.register("jwks_age_seconds", help, metrics.key_age.clone());
@@ -196,6 +235,42 @@ impl Metrics {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+
+    /// Counts a session that begins on `polling` or `websocket`.
+    pub fn open(&self, transport: &'static str) {
+        let usual = if transport == WEBSOCKET { &self.usual.websocket } else { &self.usual.polling };
+        usual.inc();
+    }
+
+    /// Counts a session's end, and the messages that it relayed to its backend and to its client.
+    pub fn end(&self, end: &End, to_upstream: u64, to_client: u64) {
+        if *end == LEFT {
+            self.usual.left.inc();
+        } else {
+            self.ended.get_or_create(end).inc();
+        }
+        self.usual.to_upstream.inc_by(to_upstream);
+        self.usual.to_client.inc_by(to_client);
+    }
+
+    /// How many sessions ended like that.
+    pub fn ended(&self, end: &End) -> u64 {
+        self.ended.get_or_create(end).get()
+    }
+
+    /// Messages relayed in sessions that have ended: to backends, and to clients.
+    pub fn messages(&self) -> (u64, u64) {
+        (self.usual.to_upstream.get(), self.usual.to_client.get())
+    }
+
+    /// Counts a WebSocket that was dialled: `ok`, `unavailable`, `refused` or `invalid`.
+    pub fn dial(&self, outcome: &'static str) {
+        if outcome == OK {
+            self.usual.dialed.inc();
+        } else {
+            self.dials.get_or_create(&Outcome { outcome }).inc();
+        }
     }
 
     /// Counts a refusal.
