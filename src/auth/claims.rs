@@ -11,6 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// No header value is longer than this; a longer one is not sent at all.
 pub const MAX_VALUE: usize = 8 * 1024;
@@ -223,7 +224,11 @@ fn scalar(text: &str, set: &'static AsciiSet) -> String {
     let core = text.trim_matches(' ');
     let lead = text.len() - text.trim_start_matches(' ').len();
     let trail = if core.is_empty() { 0 } else { text.len() - text.trim_end_matches(' ').len() };
-    format!("{}{}{}", "%20".repeat(lead), utf8_percent_encode(core, set), "%20".repeat(trail))
+    let encoded = Cow::from(utf8_percent_encode(core, set));
+    if lead == 0 && trail == 0 {
+        return encoded.into_owned();
+    }
+    format!("{}{encoded}{}", "%20".repeat(lead), "%20".repeat(trail))
 }
 
 #[cfg(test)]

@@ -244,6 +244,10 @@ impl Sources {
     }
 
     fn judge(&self, name: &HeaderName, value: &HeaderValue, passed: Passed) -> Rewrite {
+        let concerns = |(_, place): &(String, Place)| matches!(place, Place::Header(header) if header == name);
+        if *name != COOKIE && !self.places.iter().any(concerns) {
+            return Rewrite::Keep;
+        }
         let mut verdict = Rewrite::Keep;
         for place in self.withheld(passed) {
             let kept = if let Rewrite::Replace(value) = &verdict { value } else { value };

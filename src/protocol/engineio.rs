@@ -247,15 +247,18 @@ impl Open {
         if open.sid.is_empty() { Err(OpenError) } else { Ok(open) }
     }
 
-    /// The JSON without the `0`, with the fields in the order of the Node.js server.
-    pub fn serialise(&self) -> String {
-        // A struct of strings and integers always serialises.
-        serde_json::to_string(self).unwrap_or_default()
+    /// The text of the packet, `0{...}`, with the fields in the order of the Node.js server.
+    pub fn text(&self) -> String {
+        let mut text = Vec::with_capacity(160);
+        text.push(b'0');
+        // A struct of strings and integers always serialises, and JSON is UTF-8.
+        let _ = serde_json::to_writer(&mut text, self);
+        String::from_utf8(text).unwrap_or_default()
     }
 
-    /// The whole packet, `0{...}`.
+    /// The whole packet.
     pub fn packet(&self) -> Packet {
-        Packet::text(format!("0{}", self.serialise()))
+        Packet::text(self.text())
     }
 }
 

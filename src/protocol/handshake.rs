@@ -16,6 +16,8 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// Names that Engine.IO gives a meaning, which therefore may stand there once only.
 const ENGINE: [&str; 5] = ["EIO", "transport", "sid", "b64", "j"];
+/// Pairs of most queries.
+const USUAL: usize = 4;
 /// The cache buster; says nothing.
 const TIMESTAMP: &str = "t";
 
@@ -126,8 +128,10 @@ pub struct Query {
     pub b64: bool,
     /// The client wants JSONP.
     pub jsonp: bool,
-    /// Names and values, decoded, in order.
-    pairs: Vec<(String, String)>,
+    /// Names and values, decoded, one behind the other.
+    text: String,
+    /// Where each name begins in it, and its value, and where that ends.
+    pairs: Vec<[usize; 3]>,
 }
 
 impl Query {
@@ -136,20 +140,41 @@ impl Query {
         if raw.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'#') {
             return Err(QueryError::RawCharacter);
         }
-        let mut query = Query { eio: None, transport: None, sid: None, b64: false, jsonp: false, pairs: Vec::new() };
+        let mut query = Query {
+            eio: None,
+            transport: None,
+            sid: None,
+            b64: false,
+            jsonp: false,
+            text: String::with_capacity(raw.len()),
+            pairs: Vec::with_capacity(USUAL),
+        };
         let mut seen = [false; ENGINE.len()];
         for piece in raw.split('&').filter(|piece| !piece.is_empty()) {
             let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
             let (name, value) = (decode(name)?, decode(value)?);
             for (known, seen) in ENGINE.iter().zip(&mut seen) {
-                if *known == name && std::mem::replace(seen, true) {
+                if **known == *name && std::mem::replace(seen, true) {
                     return Err(QueryError::Duplicate(known));
                 }
             }
             query.note(&name, &value);
-            query.pairs.push((name, value));
+            query.push(&name, &value);
         }
         Ok(query)
+    }
+
+    fn push(&mut self, name: &str, value: &str) {
+        let begins = self.text.len();
+        self.text.push_str(name);
+        let value_begins = self.text.len();
+        self.text.push_str(value);
+        self.pairs.push([begins, value_begins, self.text.len()]);
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let piece = |from: usize, to: usize| self.text.get(from..to).unwrap_or_default();
+        self.pairs.iter().map(move |[name, value, end]| (piece(*name, *value), piece(*value, *end)))
     }
 
     fn note(&mut self, name: &str, value: &str) {
@@ -178,25 +203,30 @@ impl Query {
 
     /// The decoded values of a name, in order.
     pub fn get_all(&self, name: &str) -> Vec<&str> {
-        self.pairs.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str()).collect()
+        self.pairs().filter(|(n, _)| *n == name).map(|(_, value)| value).collect()
     }
 
-    /// The query of the gate's own WebSocket handshake with the backend.
-    ///
-    /// The user's pairs in their order without those named in `drop`, then what Engine.IO needs.
-    pub fn upstream(&self, drop: &[&str]) -> String {
-        let mut out = String::new();
-        for (name, value) in &self.pairs {
-            if !is_engine(name) && !drop.contains(&name.as_str()) {
-                push_pair(&mut out, name, value);
+    /// The target of the gate's own WebSocket handshake with the backend: `path`, and behind the `?` the user's pairs
+    /// in their order without those named in `drop`, then what Engine.IO needs.
+    pub fn upstream(&self, path: &str, drop: &[&str]) -> String {
+        let mut out = String::with_capacity(path.len() + self.text.len() + 64);
+        out.push_str(path);
+        let mut pair = |mark: char, name: &str, value: &str| {
+            out.push(mark);
+            push_pair(&mut out, name, value);
+        };
+        let mut mark = '?';
+        for (name, value) in self.pairs() {
+            if !is_engine(name) && !drop.contains(&name) {
+                pair(std::mem::replace(&mut mark, '&'), name, value);
             }
         }
         if let Some(version) = self.eio {
-            push_pair(&mut out, "EIO", version.as_str());
+            pair(std::mem::replace(&mut mark, '&'), "EIO", version.as_str());
         }
-        push_pair(&mut out, "transport", Transport::Websocket.as_str());
+        pair(mark, "transport", Transport::Websocket.as_str());
         if self.b64 && self.eio == Some(Version::V3) {
-            push_pair(&mut out, "b64", "1");
+            pair('&', "b64", "1");
         }
         out
     }
@@ -207,17 +237,20 @@ impl Query {
     /// left out; those in `drop` are marked as the credential.
     pub fn redacted(&self, drop: &[&str]) -> String {
         let mut out = String::new();
-        for (name, value) in &self.pairs {
-            match name.as_str() {
+        for (name, value) in self.pairs() {
+            if !out.is_empty() {
+                out.push('&');
+            }
+            match name {
                 "sid" if value.is_empty() => push_pair(&mut out, name, ""),
                 // Known values only: a token may stand anywhere.
                 "EIO" if self.eio.is_some() => push_pair(&mut out, name, value),
                 "transport" if self.transport.is_some() => push_pair(&mut out, name, value),
                 _ => {
                     push_pair(&mut out, name, "");
-                    match name.as_str() {
+                    match name {
                         "sid" => out.push_str(&sid::redact(value)),
-                        _ if drop.contains(&name.as_str()) => out.push_str("(credential)"),
+                        _ if drop.contains(&name) => out.push_str("(credential)"),
                         _ if value.is_empty() => {}
                         _ => out.push('…'),
                     }
@@ -239,18 +272,27 @@ fn is_engine(name: &str) -> bool {
 }
 
 fn push_pair(out: &mut String, name: &str, value: &str) {
-    if !out.is_empty() {
-        out.push('&');
-    }
-    out.extend(utf8_percent_encode(name, ESCAPED));
+    push_escaped(out, name);
     out.push('=');
-    out.extend(utf8_percent_encode(value, ESCAPED));
+    push_escaped(out, value);
+}
+
+fn push_escaped(out: &mut String, text: &str) {
+    if is_unreserved(text) {
+        out.push_str(text);
+    } else {
+        out.extend(utf8_percent_encode(text, ESCAPED));
+    }
+}
+
+fn is_unreserved(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
 }
 
 /// `application/x-www-form-urlencoded`, strictly.
-fn decode(raw: &str) -> Result<String, QueryError> {
-    if raw.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')) {
-        return Ok(raw.to_owned());
+fn decode(raw: &str) -> Result<Cow<'_, str>, QueryError> {
+    if is_unreserved(raw) {
+        return Ok(Cow::Borrowed(raw));
     }
     for (at, _) in raw.match_indices('%') {
         let digits = raw.as_bytes().get(at.saturating_add(1)..at.saturating_add(3));
@@ -260,7 +302,7 @@ fn decode(raw: &str) -> Result<String, QueryError> {
     }
     let spaced = if raw.contains('+') { Cow::Owned(raw.replace('+', " ")) } else { Cow::Borrowed(raw) };
     let decoded = percent_decode_str(&spaced).decode_utf8().map_err(|_| QueryError::BadEscape)?;
-    if decoded.contains(char::is_control) { Err(QueryError::Control) } else { Ok(decoded.into_owned()) }
+    if decoded.contains(char::is_control) { Err(QueryError::Control) } else { Ok(Cow::Owned(decoded.into_owned())) }
 }
 
 #[cfg(test)]

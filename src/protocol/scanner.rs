@@ -24,11 +24,9 @@ pub enum Watch {
     SocketIo,
 }
 
-/// A message that was taken out of the stream.
+/// A text message that was taken out of the stream.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Captured {
-    /// Text or binary.
-    pub text: bool,
     /// The unmasked payload.
     pub data: Vec<u8>,
 }
@@ -85,7 +83,6 @@ pub struct Scanner {
 }
 
 struct Capture {
-    text: bool,
     data: Vec<u8>,
     mask: [u8; 4],
     offset: usize,
@@ -195,15 +192,7 @@ impl Scanner {
                     self.left = head.len;
                 }
                 Ok(Interest::Partial) => return Scanned { pass: at, used: at, stop: Stop::Partial },
-                Ok(Interest::Take) => {
-                    self.left = head.len;
-                    let used = at + head.size;
-                    if head.len == 0 && head.fin {
-                        let stop = self.finish_capture();
-                        return Scanned { pass: at, used, stop };
-                    }
-                    return Scanned { pass: at, used, stop: Stop::More };
-                }
+                Ok(Interest::Take) => return self.begin_take(&head, at, &buf[at + head.size..]),
                 Err(e) => return Scanned { pass: at, used: at, stop: Stop::Broken(e) },
             }
         }
@@ -291,10 +280,10 @@ impl Scanner {
             Class::Broken => Err(FrameError::Packet),
             // Only the frame's end or a full prefix settles it; a fragment that ends too early is taken whole.
             Class::Unclear if !whole && shown < MAX_PREFIX => Ok(Interest::Partial),
-            Class::Unclear => Ok(self.start_capture(head)),
+            Class::Unclear => Ok(Interest::Take),
             Class::Take if self.writer == Writer::Server && head.len > MAX_CAPTURE as u64 => Ok(Interest::Pass),
             Class::Take if head.len > MAX_CAPTURE as u64 => Err(FrameError::TooLong),
-            Class::Take => Ok(self.start_capture(head)),
+            Class::Take => Ok(Interest::Take),
         }
     }
 
@@ -311,7 +300,7 @@ impl Scanner {
             Is::Endless => Err(FrameError::Packet),
             Is::Yes if head.len > MAX_CAPTURE as u64 => Err(FrameError::TooLong),
             // A first fragment that says too little is taken whole.
-            Is::Yes | Is::Unclear => Ok(self.start_capture(head)),
+            Is::Yes | Is::Unclear => Ok(Interest::Take),
         }
     }
 
@@ -325,10 +314,26 @@ impl Scanner {
         Ok(Interest::Pass)
     }
 
-    fn start_capture(&mut self, head: &Head) -> Interest {
-        let data = Vec::with_capacity(usize::try_from(head.len).unwrap_or(0).min(MAX_CAPTURE));
-        self.capture = Some(Box::new(Capture { text: true, data, mask: head.mask, offset: 0, fin: head.fin }));
-        Interest::Take
+    /// Takes a frame whose head was read at `at`, or begins to.
+    fn begin_take(&mut self, head: &Head, at: usize, payload: &[u8]) -> Scanned {
+        let used = at + head.size;
+        let len = usize::try_from(head.len).unwrap_or(usize::MAX);
+        if self.capture.is_none() {
+            // Nearly always the message is one frame, and all of it is here.
+            if let (true, Some(payload)) = (head.fin, payload.get(..len)) {
+                let mut data = payload.to_vec();
+                apply_mask(&mut data, head.mask, 0);
+                let message = Stop::Message(self.classify_whole(data));
+                return Scanned { pass: at, used: used + len, stop: message };
+            }
+            let data = Vec::with_capacity(len.min(MAX_CAPTURE));
+            self.capture = Some(Box::new(Capture { data, mask: head.mask, offset: 0, fin: head.fin }));
+        }
+        self.left = head.len;
+        if head.len == 0 && head.fin {
+            return Scanned { pass: at, used, stop: self.finish_capture() };
+        }
+        Scanned { pass: at, used, stop: Stop::More }
     }
 
     /// Takes payload bytes into the capture.
@@ -353,20 +358,20 @@ impl Scanner {
 
     fn finish_capture(&mut self) -> Stop {
         match self.capture.take() {
-            Some(capture) => Stop::Message(self.classify_whole(*capture)),
+            Some(capture) => Stop::Message(self.classify_whole(capture.data)),
             None => Stop::More,
         }
     }
 
     /// A message that was taken only because its first fragment said too little still announces attachments.
-    fn classify_whole(&mut self, capture: Capture) -> Captured {
-        let shown = capture.data.len().min(MAX_PREFIX);
-        match classify(&capture.data[..shown], true, self.writer) {
+    fn classify_whole(&mut self, data: Vec<u8>) -> Captured {
+        let shown = data.len().min(MAX_PREFIX);
+        match classify(&data[..shown], true, self.writer) {
             Class::Announces(n) => self.attachments = n,
             Class::Attachment => self.attachments = self.attachments.saturating_sub(1),
             _ => {}
         }
-        Captured { text: capture.text, data: capture.data }
+        Captured { data }
     }
 }
 

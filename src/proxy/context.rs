@@ -25,7 +25,7 @@ use crate::session::registry::revoke::Card;
 use crate::session::registry::term::Habits;
 use crate::session::registry::{Entry, Registry, Stay};
 use crate::session::revoker::Revoker;
-use crate::telemetry::metrics::{Metrics, Outcome};
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::client::ProxyClient;
 use crate::upstream::dial::{self, DialError, Dialed};
 use crate::upstream::head::DialHead;
@@ -198,23 +198,18 @@ impl Context {
         Some(Arc::new(Asked::of(headers, wanted, own)))
     }
 
-    /// When a session of this identity ends.
-    fn end_of(&self, identity: &Identity) -> End {
-        let max = self.config.session.max_lifetime;
-        End::of(Instant::now(), self.clock.unix_ms(), identity.ends_at, max)
-    }
-
     /// The session has a user from now on, unless the user's right was withdrawn meanwhile.
     ///
     /// # Errors
     /// Why it was.
     pub fn admit(&self, stay: &mut Stay, identity: &Identity) -> Result<(), Reason> {
-        let end = self.end_of(identity);
+        let now_ms = self.clock.unix_ms();
+        let end = End::of(Instant::now(), now_ms, identity.ends_at, self.config.session.max_lifetime);
         stay.admit(User::of(identity), end);
         self.registry.trace(stay.entry(), identity, end.wall_ms / 1000);
         self.keep(stay.entry(), identity);
         // Only now: a revocation that came earlier stands in the table, a later one finds the session (L06).
-        self.withdrawn(identity).map_or(Ok(()), Err)
+        self.revoker.table().find(identity, now_ms / 1000).map_or(Ok(()), Err)
     }
 
     /// Whoever vouched is asked again while the session lives.
@@ -274,7 +269,7 @@ impl Context {
             Err(DialError::Refused { .. }) => "refused",
             Err(DialError::Invalid { .. }) => "invalid",
         };
-        self.metrics.dials.get_or_create(&Outcome { outcome }).inc();
+        self.metrics.dial(outcome);
         result
     }
 

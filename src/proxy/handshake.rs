@@ -155,7 +155,7 @@ impl Call<'_> {
         let rules = &self.context.rules;
         let passed = rules.passed(self.verified);
         let names: Vec<&str> = rules.sources.query_names_withheld(passed).collect();
-        let mut head = DialHead::new(&format!("{}?{}", self.request.uri().path(), self.query.upstream(&names)));
+        let mut head = DialHead::new(&self.query.upstream(self.request.uri().path(), &names));
         headers::write_for_upstream(self.context, self.request.headers(), self.peer, passed, &mut head);
         head
     }
@@ -264,7 +264,7 @@ impl Call<'_> {
         record.by = "client";
         Takeover::leave(&mut answer, move |switched| {
             let mut greeting = switched.head;
-            frame::encode(&mut greeting, Opcode::Text, format!("0{}", open.serialise()).as_bytes(), None);
+            frame::encode(&mut greeting, Opcode::Text, open.text().as_bytes(), None);
             let (upstream, rest) = leg.into_parts();
             relay::run(relay::Parts {
                 context,

@@ -20,6 +20,10 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
+/// What most clients send, and what no claim may be mapped to: looked up before anything is compared.
+static USUAL: [HeaderName; 6] =
+    [header::HOST, header::ORIGIN, header::COOKIE, header::AUTHORIZATION, header::ACCEPT, header::ACCEPT_ENCODING];
+
 /// RFC 9110 section 7.6.1, and what older proxies made of it.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
@@ -101,6 +105,9 @@ pub fn write_for_upstream(context: &Context, client: &HeaderMap, peer: &Peer, pa
 }
 
 fn may_pass(context: &Context, name: &HeaderName, trusted: bool) -> bool {
+    if USUAL.contains(name) {
+        return true;
+    }
     let text = name.as_str();
     let folded: String;
     // `x_forwarded_for` is the same header to WSGI and CGI backends.
@@ -124,7 +131,10 @@ fn connection_tokens(client: &HeaderMap) -> Vec<HeaderName> {
     let values = client.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
     values
         .flat_map(|v| v.split(','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim().as_bytes()).ok())
+        .map(str::trim)
+        // Those do not go on anyway.
+        .filter(|token| !["upgrade", "keep-alive", "close"].iter().any(|usual| token.eq_ignore_ascii_case(usual)))
+        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
         .filter(|name| !KEPT.contains(&name.as_str()))
         .collect()
 }
@@ -158,16 +168,13 @@ fn traceparent() -> Option<HeaderValue> {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut bytes = [0_u8; 24];
     random::fill(&mut bytes).ok()?;
-    let mut text = Vec::with_capacity(55);
-    text.extend_from_slice(b"00-");
-    for (i, byte) in bytes.iter().enumerate() {
-        if i == 16 {
-            text.push(b'-');
-        }
-        text.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    let mut text = *b"00-________________________________-________________-01";
+    let (trace, parent) = text.split_at_mut(36);
+    let digits = trace.get_mut(3..35)?.chunks_exact_mut(2).chain(parent.get_mut(..16)?.chunks_exact_mut(2));
+    for (pair, byte) in digits.zip(bytes) {
+        pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
     }
-    text.extend_from_slice(b"-01");
-    HeaderValue::try_from(text).ok()
+    HeaderValue::from_bytes(&text).ok()
 }
 
 /// Says who it is: the mapped claims and the signed assertion.
@@ -190,6 +197,9 @@ pub fn add_identity(context: &Context, out: &mut impl Sink, identity: &Identity,
 
 /// A backend's answer headers, made fit for a client.
 pub fn for_client(upstream: &HeaderMap) -> HeaderMap {
+    if upstream.is_empty() {
+        return HeaderMap::new();
+    }
     let named = connection_tokens(upstream);
     let mut out = HeaderMap::with_capacity(upstream.len());
     for (name, value) in upstream {
@@ -203,4 +213,28 @@ pub fn for_client(upstream: &HeaderMap) -> HeaderMap {
         out.remove(header::CONTENT_LENGTH);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::header_name::reserved;
+
+    #[test]
+    fn p01_what_passes_unlooked_at_can_never_be_a_header_of_the_gates() {
+        for name in &USUAL {
+            let text = name.as_str();
+            assert!(reserved(text).is_some(), "{text}");
+            assert!(!is_hop_by_hop(text) && !is_websockets(text) && !is_forwarding(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_new_trace_has_the_form_of_the_standard() {
+        let (one, other) = (traceparent().unwrap(), traceparent().unwrap());
+        assert_ne!(one, other);
+        let parts: Vec<_> = one.to_str().unwrap().split('-').collect();
+        assert_eq!((parts[0], parts[1].len(), parts[2].len(), parts[3]), ("00", 32, 16, "01"));
+        assert!(one.as_bytes().iter().all(|byte| b"0123456789abcdef-".contains(byte)), "{one:?}");
+    }
 }

@@ -180,11 +180,12 @@ impl Relay {
         let Self { context, stay, admission, client, upstream, up, down, judging, inject, .. } = self;
         let unread = down.pending.len() - down.written;
         let up_result = up.pump(cx, client, upstream, buf, &mut |message, out| {
-            if let Some(asked) = text_of(&message).and_then(|text| Asked::of(context, stay.entry(), text)) {
+            let text = text_of(&message);
+            if let Some(asked) = text.and_then(|text| Asked::of(context, stay.entry(), text)) {
                 return hear(context, asked, unread, inject, judging);
             }
-            note(stay.entry(), &message);
-            let leaves = text_of(&message).is_some_and(|text| text.starts_with('1'));
+            note(stay.entry(), text);
+            let leaves = text.is_some_and(|text| text.starts_with('1'));
             let verdict = from_client(context, admission, message);
             if leaves {
                 stay.entry().is_in(admission.joined());
@@ -193,11 +194,12 @@ impl Relay {
         });
         down.last = up.scanner.closed();
         let down_result = down.pump(cx, upstream, client, buf, &mut |message, out| {
-            note(stay.entry(), &message);
-            if let Some(text) = text_of(&message) {
+            let text = text_of(&message);
+            note(stay.entry(), text);
+            if let Some(text) = text {
                 from_server(stay, admission, text);
             }
-            frame::encode(out, if message.text { Opcode::Text } else { Opcode::Binary }, &message.data, None);
+            frame::encode(out, Opcode::Text, &message.data, None);
             Next::Go
         });
         if std::mem::take(&mut self.up.heard) {
@@ -338,8 +340,8 @@ fn hear(
 }
 
 /// A message that was taken out may be the application's all the same.
-fn note(entry: &Entry, message: &Captured) {
-    if text_of(message).is_some_and(socketio::is_said) {
+fn note(entry: &Entry, text: Option<&str>) {
+    if text.is_some_and(socketio::is_said) {
         entry.active();
     }
 }
@@ -351,9 +353,6 @@ fn text_frame(packet: &str) -> Vec<u8> {
 }
 
 fn text_of(message: &Captured) -> Option<&str> {
-    if !message.text {
-        return None;
-    }
     std::str::from_utf8(&message.data).ok()?.strip_prefix('4')
 }
 
@@ -369,19 +368,18 @@ pub fn from_server(stay: &mut Stay, admission: &mut Admission, text: &str) {
 
 fn from_client(context: &Context, admission: &mut Admission, message: Captured) -> Verdict {
     let owns = |pid: &str, user: &_| context.owns(pid, user);
-    match std::str::from_utf8(&message.data) {
-        Ok(packet) => match packet.strip_prefix('4') {
-            Some(text) => match admission.from_client(text, &context.rules, &owns) {
-                Verdict::Forward => Verdict::Replace(packet.to_owned()),
-                verdict => verdict,
-            },
-            // Binary data or digits of another script, in fragments of which the first is empty: nobody sends that,
-            // and it could be a CONNECT to some parser.
-            None if packet.starts_with(|c: char| c == 'b' || !c.is_ascii()) => Verdict::Close(Reason::ProtocolError),
-            None => Verdict::Replace(packet.to_owned()),
-        },
-        // RFC 6455 section 8.1: text is UTF-8.
-        Err(_) => Verdict::Close(Reason::ProtocolError),
+    // RFC 6455 section 8.1: text is UTF-8.
+    let Ok(packet) = String::from_utf8(message.data) else { return Verdict::Close(Reason::ProtocolError) };
+    let verdict = match packet.strip_prefix('4') {
+        Some(text) => admission.from_client(text, &context.rules, &owns),
+        // Binary data or digits of another script, in fragments of which the first is empty: nobody sends that,
+        // and it could be a CONNECT to some parser.
+        None if packet.starts_with(|c: char| c == 'b' || !c.is_ascii()) => Verdict::Close(Reason::ProtocolError),
+        None => Verdict::Forward,
+    };
+    match verdict {
+        Verdict::Forward => Verdict::Replace(packet),
+        verdict => verdict,
     }
 }
 

@@ -54,12 +54,17 @@ pub fn wanted(request: &Request<Inbound>) -> Result<Option<Upgrade>, Box<Respons
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(Box::new(response));
     }
-    let key = single(headers, "sec-websocket-key").unwrap_or_default();
-    let valid = STANDARD.decode(key).is_ok_and(|key| key.len() == 16);
-    match HeaderValue::from_bytes(&answer::accept_for(key)) {
-        Ok(accept) if valid => Ok(Some(Upgrade { accept })),
-        _ => Err(Box::new(refusal::bad_request("bad Sec-WebSocket-Key"))),
-    }
+    let accept = single(headers, "sec-websocket-key").and_then(accept);
+    let accept = accept.ok_or_else(|| Box::new(refusal::bad_request("bad Sec-WebSocket-Key")))?;
+    Ok(Some(Upgrade { accept }))
+}
+
+/// The answer to a key; `None`: it is not 16 bytes in base64.
+fn accept(key: &[u8]) -> Option<HeaderValue> {
+    let mut nonce = [0; 18];
+    let key: &[u8; 24] = key.try_into().ok()?;
+    let fits = STANDARD.decode_slice(key, &mut nonce) == Ok(16);
+    HeaderValue::from_bytes(&answer::accept_for(key)).ok().filter(|_| fits)
 }
 
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {

@@ -1,5 +1,6 @@
 //! The backend's answer to an upgrade request: bytes in, verdict out. A tunnel opens only on a flawless 101.
 
+use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -10,7 +11,7 @@ pub const MAX_HEAD: usize = 16 * 1024;
 /// A head with more headers is refused.
 const MAX_HEADERS: usize = 100;
 /// RFC 6455 section 1.3.
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+const GUID: &[u8; 36] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Headers of a 101 that concern this connection only and end here.
 const OURS: [&str; 12] = [
@@ -76,13 +77,15 @@ pub struct AnswerError(pub &'static str);
 
 /// `Sec-WebSocket-Accept` for `key`: base64(SHA-1(key + GUID)).
 #[must_use]
-pub fn accept_for(key: &[u8]) -> [u8; 28] {
-    let mut sha1 = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY);
-    sha1.update(key);
-    sha1.update(GUID);
+pub fn accept_for(key: &[u8; 24]) -> [u8; 28] {
+    let mut text = [0; 60];
+    let (own, guid) = text.split_at_mut(key.len());
+    own.copy_from_slice(key);
+    guid.copy_from_slice(GUID);
+    let sha1 = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &text);
     let mut out = [0; 28];
     // 20 bytes are 28 characters; a miscount would leave zeros, which no header can equal.
-    let _ = STANDARD.encode_slice(sha1.finish().as_ref(), &mut out);
+    let _ = STANDARD.encode_slice(sha1.as_ref(), &mut out);
     out
 }
 
@@ -213,7 +216,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const KEY: &[u8] = b"dGhlIHNhbXBsZSBub25jZQ==";
+    const KEY: &[u8; 24] = b"dGhlIHNhbXBsZSBub25jZQ==";
     const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
     const GOOD: &str =
         "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";

@@ -139,13 +139,13 @@ impl Inner {
         let sender = match Box::pin(self.connect(backend)).await {
             Ok(sender) => sender,
             Err(detail) => {
-                self.pool.report(backend, false, Instant::now());
+                self.pool.failed(backend, Instant::now());
                 return Attempt::Retry(Box::new(request), detail);
             }
         };
         let outcome = self.exchange(backend, sender, request).await;
         if matches!(outcome, Attempt::Retry(..)) {
-            self.pool.report(backend, false, Instant::now());
+            self.pool.failed(backend, Instant::now());
         }
         outcome
     }
@@ -176,7 +176,7 @@ impl Inner {
                 Attempt::Failed(ProxyError::Broken { detail: "101 that nobody asked for".into() })
             }
             Ok(response) => {
-                self.pool.report(backend, true, Instant::now());
+                self.pool.succeeded(backend);
                 self.put_back(backend.id, sender);
                 Attempt::Done(response)
             }

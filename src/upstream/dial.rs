@@ -72,11 +72,12 @@ pub enum DialError {
 /// # Errors
 /// See [`DialError`].
 pub async fn websocket(pool: &Pool, head: &DialHead, deadline: Instant) -> Result<Dialed, DialError> {
-    let candidates = pool.candidates(Instant::now());
+    let mut now = Instant::now();
+    let candidates = pool.candidates(now);
     let mut last = String::new();
     for (i, backend) in candidates.iter().enumerate() {
         // A backend that swallows packets gets its share of the time, not all of it.
-        let connected_by = connect::share(Instant::now(), deadline, candidates.len().saturating_sub(i));
+        let connected_by = connect::share(now, deadline, candidates.len().saturating_sub(i));
         match websocket_at(pool, backend, head, connected_by, deadline).await {
             Err(DialError::Unavailable { detail }) => {
                 tracing::debug!(backend = %backend.url, %detail, "dial failed");
@@ -84,7 +85,8 @@ pub async fn websocket(pool: &Pool, head: &DialHead, deadline: Instant) -> Resul
             }
             other => return other,
         }
-        if Instant::now() >= deadline {
+        now = Instant::now();
+        if now >= deadline {
             break;
         }
     }
@@ -111,8 +113,8 @@ pub async fn websocket_at(
     };
     let result = exchange.await;
     match &result {
-        Ok(_) | Err(DialError::Refused { .. }) => pool.report(backend, true, Instant::now()),
-        Err(DialError::Unavailable { .. }) => pool.report(backend, false, Instant::now()),
+        Ok(_) | Err(DialError::Refused { .. }) => pool.succeeded(backend),
+        Err(DialError::Unavailable { .. }) => pool.failed(backend, Instant::now()),
         Err(DialError::Invalid { .. }) => {}
     }
     result.map(|opened| Dialed { backend: backend.id, ..opened })

@@ -115,11 +115,14 @@ impl Pool {
         self.candidates(now).into_iter().next()
     }
 
-    /// Tells how a connection to `backend` went.
-    pub fn report(&self, backend: &Backend, ok: bool, now: Instant) {
-        if ok {
-            backend.succeeded();
-        } else if backend.failed(now) {
+    /// A connection to `backend` was answered.
+    pub fn succeeded(&self, backend: &Backend) {
+        backend.succeeded();
+    }
+
+    /// A connection to `backend` could not be made, or was not answered.
+    pub fn failed(&self, backend: &Backend, now: Instant) {
+        if backend.failed(now) {
             tracing::warn!(backend = %backend.url, "backend does not answer");
             self.0.down.notify_one();
         }
@@ -202,7 +205,7 @@ mod tests {
         let (pool, mut now) = (pool(2), Instant::now());
         let bad = Arc::clone(&pool.backends()[0]);
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
-            pool.report(&bad, false, now);
+            pool.failed(&bad, now);
             assert_eq!(order(&pool, now), [1]);
             assert_eq!(pool.healthy_count(now), 1);
             now += Duration::from_millis(seconds * 1000 - 1);
@@ -210,9 +213,9 @@ mod tests {
             now += Duration::from_millis(1);
             assert_eq!(order(&pool, now).len(), 2, "{seconds}");
         }
-        pool.report(&bad, true, now);
+        pool.succeeded(&bad);
         assert!(!bad.is_failing());
-        pool.report(&bad, false, now);
+        pool.failed(&bad, now);
         now += Duration::from_secs(1);
         assert_eq!(pool.healthy_count(now), 2);
     }
@@ -221,7 +224,7 @@ mod tests {
     fn a_hundred_dials_that_fail_together_are_one_failure() {
         let (pool, now) = (pool(2), Instant::now());
         for _ in 0..100 {
-            pool.report(&pool.backends()[0], false, now);
+            pool.failed(&pool.backends()[0], now);
         }
         assert_eq!(pool.healthy_count(now + Duration::from_secs(1)), 2);
     }
@@ -230,7 +233,7 @@ mod tests {
     fn where_all_are_left_alone_all_are_tried() {
         let (pool, now) = (pool(2), Instant::now());
         for backend in pool.backends() {
-            pool.report(backend, false, now);
+            pool.failed(backend, now);
         }
         assert_eq!(pool.healthy_count(now), 0);
         assert_eq!(order(&pool, now).len(), 2);
@@ -239,7 +242,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_failure_wakes_the_waiter() {
         let pool = pool(1);
-        pool.report(&pool.backends()[0], false, Instant::now());
+        pool.failed(&pool.backends()[0], Instant::now());
         pool.wait_for_failure().await;
     }
 

@@ -100,10 +100,10 @@ pub async fn drain(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let _ = stream.read_to_end(&mut sink).await;
 }
 
-/// The accept value for the key in a request head.
+/// The accept value for the key in a request head; empty where there is none.
 pub fn accept_of(head: &str) -> String {
-    String::from_utf8(answer::accept_for(header_of(head, "sec-websocket-key").unwrap_or_default().as_bytes()).to_vec())
-        .unwrap()
+    let key = header_of(head, "sec-websocket-key").and_then(|key| key.as_bytes().try_into().ok());
+    key.map(|key| String::from_utf8(answer::accept_for(key).to_vec()).unwrap()).unwrap_or_default()
 }
 
 /// The value of the only header of that name.

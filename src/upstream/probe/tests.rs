@@ -88,7 +88,7 @@ async fn a_backend_that_failed_is_asked_again() {
     let (timings, pool) = (timings(), pool(&[server.url()]));
     let _probe = Probe::start(pool.clone(), "/socket.io/", timings.clone(), Duration::from_secs(5));
     until(&timings, 300).await;
-    pool.report(&pool.backends()[0], false, Instant::now());
+    pool.failed(&pool.backends()[0], Instant::now());
     until(&timings, 400).await;
     assert!(!pool.backends()[0].is_failing());
 }
