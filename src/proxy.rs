@@ -20,6 +20,7 @@ pub mod refresh;
 pub mod refusal;
 pub mod relay;
 pub mod reply;
+pub mod scratch;
 pub mod takeover;
 pub mod timers;
 pub mod upgrade;

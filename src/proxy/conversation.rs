@@ -106,20 +106,29 @@ async fn command(mailbox: &mut Option<mpsc::Receiver<Command>>) -> Option<Comman
 }
 
 impl Conversation {
-    /// Goes on until the session is over or is handed to the relay.
-    pub async fn run(mut self) {
+    /// Goes on until the session is over, at last as a relay. Each stretch is boxed: what comes later is not larger
+    /// for what came before.
+    pub async fn run(mut self: Box<Self>) {
+        let flow = Box::pin(self.stretch()).await;
+        match flow {
+            Flow::Relay => {
+                if let Some(relay) = self.into_relay() {
+                    relay.await;
+                }
+            }
+            Flow::Over(ending) => Box::pin(self.finish(ending)).await,
+        }
+    }
+
+    async fn stretch(&mut self) -> Flow {
         let entry = self.stay.entry().clone();
         if self.upstream.is_some() {
             self.context.watch(&entry);
         }
-        let flow = tokio::select! {
+        tokio::select! {
             biased;
             reason = poll_fn(|cx| entry.poll_ended(cx)) => Flow::Over(Ending::Gate(reason)),
             flow = self.converse() => flow,
-        };
-        match flow {
-            Flow::Relay => self.into_relay(),
-            Flow::Over(ending) => self.finish(ending).await,
         }
     }
 

@@ -3,11 +3,13 @@
 
 use crate::protocol::engineio::{Packet, Version};
 use crate::protocol::frame::{self, FrameError, Head, Opcode, Writer};
+use crate::proxy::scratch;
 use crate::stream::Stream;
 use bytes::{Buf, Bytes, BytesMut};
+use std::future::poll_fn;
 use std::io;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 /// Why a leg cannot go on.
 #[derive(Debug, Error)]
@@ -40,13 +42,14 @@ pub struct Leg {
     max_message: u64,
     input: BytesMut,
     fragments: Option<(bool, BytesMut)>,
-    output: BytesMut,
+    output: Vec<u8>,
+    written: usize,
 }
 
 impl Leg {
     /// `reads` says who writes what is read here; `input` is what was already read.
     pub fn new(stream: Stream, reads: Writer, input: BytesMut, max_message: u64) -> Self {
-        Self { stream, reads, max_message, input, fragments: None, output: BytesMut::new() }
+        Self { stream, reads, max_message, input, fragments: None, output: Vec::new(), written: 0 }
     }
 
     /// Changes the longest message allowed.
@@ -76,10 +79,20 @@ impl Leg {
             if let Some(incoming) = self.parse()? {
                 return Ok(incoming);
             }
-            if self.output.is_empty() && self.stream.read_buf(&mut self.input).await? == 0 {
+            if self.output.is_empty() && self.fill().await? == 0 {
                 return Ok(Incoming::Closed);
             }
         }
+    }
+
+    /// Reads once.
+    async fn fill(&mut self) -> io::Result<usize> {
+        if self.input.is_empty() {
+            // What is left of an earlier message's place.
+            self.input = BytesMut::new();
+        }
+        let Self { stream, input, .. } = self;
+        poll_fn(|cx| scratch::poll_read(cx, stream, |read| input.extend_from_slice(read))).await
     }
 
     fn parse(&mut self) -> Result<Option<Incoming>, LegError> {
@@ -129,14 +142,18 @@ impl Leg {
 
     /// Queues one frame.
     pub fn push(&mut self, opcode: Opcode, payload: &[u8]) {
-        let mut out = Vec::with_capacity(payload.len() + frame::MAX_HEAD);
-        frame::encode(&mut out, opcode, payload, self.mask());
-        self.output.extend_from_slice(&out);
+        let mask = self.mask();
+        self.output.reserve(payload.len() + frame::MAX_HEAD);
+        frame::encode(&mut self.output, opcode, payload, mask);
     }
 
     /// Queues bytes that are no frame: the 101 that goes first.
-    pub fn push_raw(&mut self, bytes: &[u8]) {
-        self.output.extend_from_slice(bytes);
+    pub fn push_raw(&mut self, bytes: Vec<u8>) {
+        if self.output.is_empty() {
+            self.output = bytes;
+        } else {
+            self.output.extend_from_slice(&bytes);
+        }
     }
 
     /// Queues one Engine.IO packet.
@@ -147,9 +164,8 @@ impl Leg {
 
     /// Queues a close frame.
     pub fn push_close(&mut self, code: u16, reason: &str) {
-        let mut out = Vec::new();
-        frame::encode_close(&mut out, code, reason, self.mask());
-        self.output.extend_from_slice(&out);
+        let mask = self.mask();
+        frame::encode_close(&mut self.output, code, reason, mask);
     }
 
     fn mask(&self) -> Option<[u8; 4]> {
@@ -161,11 +177,13 @@ impl Leg {
     /// # Errors
     /// When the socket fails.
     pub async fn flush(&mut self) -> io::Result<()> {
-        while !self.output.is_empty() {
-            if self.stream.write_buf(&mut self.output).await? == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+        while let rest @ [_, ..] = &self.output[self.written..] {
+            match self.stream.write(rest).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => self.written += n,
             }
         }
+        (self.output, self.written) = (Vec::new(), 0);
         self.stream.flush().await
     }
 }

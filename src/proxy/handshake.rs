@@ -211,13 +211,7 @@ impl Call<'_> {
         if !sid::is_valid(&open.sid) {
             return Err(Reason::UpstreamRefused);
         }
-        let (mailbox, receiver) = match self.upgrade {
-            Some(_) => (None, None),
-            None => {
-                let (mailbox, receiver) = mpsc::channel(mailbox::CAPACITY);
-                (Some(mailbox), Some(receiver))
-            }
-        };
+        let (mailbox, receiver) = self.upgrade.is_none().then(|| mpsc::channel(mailbox::CAPACITY)).unzip();
         let mut stay = self.context.registry.enter(Newcomer {
             sid: &open.sid,
             version: self.version,
@@ -321,9 +315,9 @@ impl Call<'_> {
         answer
     }
 
-    fn conversation(&self, record: Record, stay: Stay, admission: Admission, start: Start) -> Conversation {
+    fn conversation(&self, record: Record, stay: Stay, admission: Admission, start: Start) -> Box<Conversation> {
         let bound = usize::try_from(self.context.max_payload()).unwrap_or(usize::MAX);
-        Conversation {
+        Box::new(Conversation {
             context: self.context.clone(),
             stay,
             record,
@@ -342,14 +336,14 @@ impl Call<'_> {
             asides: Vec::new(),
             leave_by: None,
             asked: None,
-        }
+        })
     }
 
     /// The gate answers OPEN itself and waits for a CONNECT; the backend hears nothing yet.
     fn open_unauthenticated(self, fallback: Reason) -> Answer {
         let context = self.context;
         let polls = self.upgrade.is_none();
-        let (sender, receiver) = mpsc::channel(if polls { mailbox::CAPACITY } else { 1 });
+        let (mailbox, receiver) = polls.then(|| mpsc::channel(mailbox::CAPACITY)).unzip();
         let id = sid::generate();
         let record = self.record();
         let newcomer = Newcomer {
@@ -357,7 +351,7 @@ impl Call<'_> {
             version: self.version,
             b64: self.query.b64,
             credential: self.credential,
-            mailbox: polls.then_some(sender),
+            mailbox,
             card: context.card(&record.session, self.peer.forwarded.client),
             waits: Some(self.peer.forwarded.client),
         };
@@ -384,7 +378,7 @@ impl Call<'_> {
             Packet::text(packet)
         });
         if polls {
-            conversation.mailbox = Some(receiver);
+            conversation.mailbox = receiver;
             refusal.into_iter().for_each(|packet| conversation.engine.send(packet));
             context.tasks.spawn(conversation.run());
             return packets_answer(self.version, self.query.b64, &[open.packet()]);
@@ -395,7 +389,7 @@ impl Call<'_> {
         Takeover::leave(&mut answer, move |switched| {
             let input = BytesMut::from(switched.read);
             let mut client = Leg::new(switched.stream, Writer::Client, input, MAX_UNAUTHENTICATED);
-            client.push_raw(&switched.head);
+            client.push_raw(switched.head);
             client.push_packet(version, &open.packet());
             conversation.client = Some(client);
             refusal.into_iter().for_each(|packet| conversation.engine.send(packet));

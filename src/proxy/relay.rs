@@ -18,13 +18,13 @@ use crate::protocol::socketio;
 use crate::proxy::context::Context;
 use crate::proxy::refresh::{self, Asked};
 use crate::proxy::relay::way::{Fault, Next, Way};
+use crate::proxy::scratch;
 use crate::reason::Reason;
 use crate::session::registry::term::{NOTICE, WARN};
 use crate::session::registry::{Entry, Stay};
 use crate::stream::Stream;
 use crate::telemetry::access::Record;
 use secrecy::ExposeSecret;
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,15 +32,8 @@ use std::task::{Context as Task, Poll};
 use std::time::Duration;
 use tokio::time::{Sleep, sleep};
 
-/// One read takes at most so much; large messages are decided by it.
-const BUFFER: usize = 64 * 1024;
-
 /// After one side is gone the other one has so long to follow.
 const FOLLOW: Duration = Duration::from_secs(5);
-
-thread_local! {
-    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into_boxed_slice());
-}
 
 /// What a relay is made of.
 pub struct Parts {
@@ -151,7 +144,7 @@ impl Relay {
                 return Poll::Ready(ending);
             }
             let judged = self.judging.is_some();
-            let outcome = READ.with_borrow_mut(|buf| self.pump_both(cx, buf));
+            let outcome = scratch::with(|buf| self.pump_both(cx, buf));
             if let Some(ending) = outcome {
                 return Poll::Ready(ending);
             }

@@ -7,6 +7,7 @@ use crate::proxy::conversation::{Conversation, command, now};
 use crate::proxy::frames::{Incoming, Leg};
 use crate::proxy::refusal;
 use crate::proxy::relay;
+use crate::proxy::takeover::Running;
 use crate::reason::Reason;
 use crate::session::mailbox::{Command, GetReply, PostReply};
 use std::time::Duration;
@@ -24,12 +25,10 @@ const LAST_POLL: Duration = Duration::from_secs(5);
 
 impl Conversation {
     /// Goes on as a relay.
-    pub(super) fn into_relay(self) {
-        let Self { context, stay, record, watch, admission, client, upstream, attachments, .. } = self;
-        let (Some(client), Some(upstream)) = (client, upstream) else { return };
-        let (client, upstream) = (client.into_parts(), upstream.into_parts());
-        let tasks = context.tasks.clone();
-        tasks.spawn(relay::run(relay::Parts {
+    pub(super) fn into_relay(self: Box<Self>) -> Option<Running> {
+        let Self { context, stay, record, watch, admission, client, upstream, attachments, .. } = *self;
+        let (client, upstream) = (client?.into_parts(), upstream?.into_parts());
+        Some(Box::pin(relay::run(relay::Parts {
             context,
             stay,
             record,
@@ -40,11 +39,11 @@ impl Conversation {
             greeting: Vec::new(),
             attachments,
             beats: true,
-        }));
+        })))
     }
 
     /// Tells both sides and leaves.
-    pub(super) async fn finish(mut self, ending: Ending) {
+    pub(super) async fn finish(mut self: Box<Self>, ending: Ending) {
         // A client that was refused and left did not leave of its own accord.
         let refused = self.admission.refused().filter(|_| self.admission.user().is_none());
         let reason = ending.reason().or(refused);

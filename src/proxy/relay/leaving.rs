@@ -8,7 +8,8 @@ use crate::gate::ending::Ending;
 use crate::protocol::frame::{self, Opcode};
 use crate::protocol::scanner::Stop;
 use crate::proxy::refusal;
-use crate::proxy::relay::{BUFFER, READ, Relay};
+use crate::proxy::relay::Relay;
+use crate::proxy::scratch;
 use crate::reason::Reason;
 use crate::stream::Stream;
 use std::future::{Future, poll_fn};
@@ -16,7 +17,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// A peer that is shown out has so long to take its last frames, and to close.
@@ -104,7 +105,7 @@ impl Relay {
             }
             poll_fn(|cx| down.drain(cx, client)).await?;
             // A head byte by byte, so that nothing is read of what follows.
-            let want = usize::try_from(down.scanner.left()).unwrap_or(BUFFER).clamp(1, BUFFER);
+            let want = usize::try_from(down.scanner.left()).unwrap_or(scratch::SIZE).clamp(1, scratch::SIZE);
             buf.resize(want, 0);
             let n = upstream.read(&mut buf[..want]).await?;
             if n == 0 {
@@ -136,14 +137,11 @@ async fn linger(client: &mut Stream, upstream: &mut Stream) {
 
 /// Reads until the end.
 fn discard(cx: &mut Task<'_>, stream: &mut Stream) -> Poll<()> {
-    READ.with_borrow_mut(|buf| {
-        loop {
-            let mut read = ReadBuf::new(buf);
-            match Pin::new(&mut *stream).poll_read(cx, &mut read) {
-                Poll::Ready(Ok(())) if !read.filled().is_empty() => {}
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
+    loop {
+        match scratch::poll_read(cx, stream, |_| ()) {
+            Poll::Ready(Ok(1..)) => {}
+            Poll::Ready(_) => return Poll::Ready(()),
+            Poll::Pending => return Poll::Pending,
         }
-    })
+    }
 }
