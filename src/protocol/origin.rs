@@ -4,8 +4,8 @@
 //! cookies. Origins are compared whole (scheme, host and port), never by suffix or pattern.
 
 use crate::protocol::target;
-use http::HeaderMap;
 use http::header::ORIGIN;
+use http::{HeaderMap, HeaderValue};
 
 const FETCH_SITE: &str = "sec-fetch-site";
 
@@ -32,7 +32,7 @@ pub enum Decision {
     /// Go on, with this `Access-Control-Allow-Origin` (`*` only where any is allowed, then never with credentials).
     Allowed {
         /// The value of the header.
-        acao: String,
+        acao: HeaderValue,
     },
     /// Refuse.
     Refused,
@@ -85,16 +85,16 @@ impl Origins {
             && listed.iter().any(|origin| origin.is_spelt(text))
         {
             let alone = origins.next().is_none();
-            return if alone { Decision::Allowed { acao: text.to_owned() } } else { Decision::Refused };
+            return if alone { Decision::Allowed { acao: value.clone() } } else { Decision::Refused };
         }
-        let parsed = value.to_str().ok().and_then(|text| Some((text, Origin::parse(text)?)));
-        let Some((text, origin)) = parsed.filter(|_| origins.next().is_none()) else { return Decision::Refused };
+        let parsed = value.to_str().ok().and_then(Origin::parse);
+        let Some(origin) = parsed.filter(|_| origins.next().is_none()) else { return Decision::Refused };
         let allowed = match &self.allow {
-            Allow::Any => return Decision::Allowed { acao: "*".to_owned() },
+            Allow::Any => return Decision::Allowed { acao: HeaderValue::from_static("*") },
             Allow::Listed(listed) => listed.contains(&origin),
             Allow::Own => origin.is_own(own_authority) && !origin.is_downgraded(headers),
         };
-        if allowed { Decision::Allowed { acao: text.to_owned() } } else { Decision::Refused }
+        if allowed { Decision::Allowed { acao: value.clone() } } else { Decision::Refused }
     }
 }
 
@@ -156,7 +156,6 @@ fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     const OWN: &str = "app.example";
@@ -174,7 +173,7 @@ mod tests {
     }
 
     fn allowed(acao: &str) -> Decision {
-        Decision::Allowed { acao: acao.to_owned() }
+        Decision::Allowed { acao: HeaderValue::from_str(acao).unwrap() }
     }
 
     fn judge(list: &[&str], origin: &str) -> Decision {

@@ -391,7 +391,7 @@ impl Conversation {
                 return Err(refusal::dial_reason(&error));
             }
         };
-        let (_, leg) = await_open(&self.context, dialed).await?;
+        let (.., leg) = await_open(&self.context, dialed).await?;
         if let Some(client) = &mut self.client {
             client.bound(self.context.max_payload());
         }
@@ -433,17 +433,17 @@ impl Conversation {
     }
 }
 
-/// Waits for the backend's OPEN and learns from it.
+/// Waits for the backend's OPEN, learns from it, and gives its text too.
 ///
 /// # Errors
 /// [`Reason::UpstreamRefused`] where something else comes, [`Reason::UpstreamUnavailable`] where nothing does.
-pub async fn await_open(context: &Context, dialed: Dialed) -> Result<(Open, Leg), Reason> {
+pub async fn await_open(context: &Context, dialed: Dialed) -> Result<(Open, Bytes, Leg), Reason> {
     let mut leg = Leg::new(dialed.stream, Writer::Server, dialed.leftover, u64::MAX);
     let first = timeout(context.config.upstream.connect_timeout, leg.next()).await;
     let Ok(Ok(Incoming::Message { text: true, data })) = first else { return Err(Reason::UpstreamUnavailable) };
     let open = data.strip_prefix(b"0").and_then(|json| Open::parse(json).ok()).ok_or(Reason::UpstreamRefused)?;
     context.timings.learn(open.ping_interval, open.ping_timeout, open.max_payload);
-    Ok((open, leg))
+    Ok((open, data, leg))
 }
 
 #[cfg(test)]

@@ -128,16 +128,16 @@ async fn engine(context: &Arc<Context>, peer: &Peer, request: Box<Request<Inboun
         polling::engine(context, peer, request).await
     };
     if let Decision::Allowed { acao } = decision {
-        allow_origin(answer.headers_mut(), &acao);
+        allow_origin(answer.headers_mut(), acao);
     }
     answer
 }
 
 /// CORS on every answer, refusals included: without it a page could not read the status.
-fn allow_origin(headers: &mut HeaderMap, acao: &str) {
-    let Ok(value) = HeaderValue::from_str(acao) else { return };
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, value);
-    if acao != "*" {
+fn allow_origin(headers: &mut HeaderMap, acao: HeaderValue) {
+    let any = acao == "*";
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, acao);
+    if !any {
         headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }

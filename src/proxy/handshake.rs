@@ -28,9 +28,9 @@ use crate::reason::Reason;
 use crate::session::mailbox::{self, Command};
 use crate::session::registry::{Newcomer, Stay};
 use crate::telemetry::access::Record;
-use crate::upstream::dial::{DialError, Dialed};
+use crate::upstream::dial::Dialed;
 use crate::upstream::head::DialHead;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request};
 use secrecy::ExposeSecret;
@@ -51,6 +51,17 @@ struct Call<'a> {
     credential: Option<Fingerprint>,
     /// Where the credential stands that was verified.
     verified: Option<usize>,
+}
+
+/// A session that the backend has opened.
+struct Entered {
+    open: Open,
+    /// The same, as the backend wrote it.
+    text: Bytes,
+    upstream: Leg,
+    stay: Stay,
+    /// Where a polling client's requests come in.
+    mailbox: Option<mpsc::Receiver<Command>>,
 }
 
 /// Answers a request without a sid.
@@ -178,19 +189,17 @@ impl Call<'_> {
             Ok(mut dialed) => {
                 let headers = std::mem::take(&mut dialed.headers);
                 let protocol = dialed.protocol.take();
-                self.enter(dialed, &record.session, identity)
-                    .await
-                    .map(|(open, leg, stay, mailbox)| (open, leg, stay, mailbox, headers, protocol))
+                self.enter(dialed, &record.session, identity).await.map(|entered| (entered, headers, protocol))
             }
             Err(error) => {
                 record.detail = Some(error.to_string());
-                Err(self.refused_by_backend(&error))
+                Err(refusal::dial_reason(&error))
             }
         };
         match opened {
-            Ok((open, leg, stay, mailbox, headers, protocol)) => match self.upgrade {
-                Some(_) => self.websocket(record, stay, &open, leg, headers, protocol),
-                None => self.polling(record, stay, open, leg, mailbox, &headers),
+            Ok((entered, headers, protocol)) => match self.upgrade {
+                Some(_) => self.websocket(record, entered, &headers, protocol.as_deref()),
+                None => self.polling(record, entered, &headers),
             },
             Err(reason) => {
                 record.reason = reason.word();
@@ -201,13 +210,8 @@ impl Call<'_> {
     }
 
     /// Reads the backend's OPEN and registers the session under its sid.
-    async fn enter(
-        &self,
-        dialed: Dialed,
-        name: &Arc<str>,
-        identity: &Identity,
-    ) -> Result<(Open, Leg, Stay, Option<mpsc::Receiver<Command>>), Reason> {
-        let (open, leg) = conversation::await_open(self.context, dialed).await?;
+    async fn enter(&self, dialed: Dialed, name: &Arc<str>, identity: &Identity) -> Result<Entered, Reason> {
+        let (open, text, upstream) = conversation::await_open(self.context, dialed).await?;
         if !sid::is_valid(&open.sid) {
             return Err(Reason::UpstreamRefused);
         }
@@ -222,11 +226,7 @@ impl Call<'_> {
             waits: None,
         })?;
         self.context.admit(&mut stay, identity)?;
-        Ok((open, leg, stay, receiver))
-    }
-
-    fn refused_by_backend(&self, error: &DialError) -> Reason {
-        refusal::dial_reason(error)
+        Ok(Entered { open, text, upstream, stay, mailbox: receiver })
     }
 
     fn admission(&self, stay: &Stay) -> Admission {
@@ -241,25 +241,22 @@ impl Call<'_> {
     }
 
     /// Both sides are WebSockets and the user is known: relay at once.
-    fn websocket(
-        self,
-        mut record: Record,
-        stay: Stay,
-        open: &Open,
-        leg: Leg,
-        headers: HeaderMap,
-        protocol: Option<String>,
-    ) -> Answer {
+    fn websocket(self, mut record: Record, entered: Entered, headers: &HeaderMap, protocol: Option<&str>) -> Answer {
+        let Entered { open, text, upstream, stay, .. } = entered;
         let admission = self.admission(&stay);
-        let open = Open { upgrades: Vec::new(), ..open.clone() };
-        let mut answer = self.accept(&headers, protocol.as_deref());
+        // There is nothing to upgrade to.
+        let text = match open.upgrades.as_slice() {
+            [] => text,
+            _ => Open { upgrades: Vec::new(), ..open }.text().into(),
+        };
+        let mut answer = self.accept(headers, protocol);
         let (context, watch) = (self.context.clone(), self.watch);
         // Should the connection be lost before it has switched, then it was the client's doing.
         record.by = "client";
         Takeover::leave(&mut answer, move |switched| {
             let mut greeting = switched.head;
-            frame::encode(&mut greeting, Opcode::Text, open.text().as_bytes(), None);
-            let (upstream, rest) = leg.into_parts();
+            frame::encode(&mut greeting, Opcode::Text, &text, None);
+            let (upstream, rest) = upstream.into_parts();
             relay::run(relay::Parts {
                 context,
                 stay,
@@ -293,15 +290,8 @@ impl Call<'_> {
         answer
     }
 
-    fn polling(
-        self,
-        record: Record,
-        stay: Stay,
-        open: Open,
-        upstream: Leg,
-        mailbox: Option<mpsc::Receiver<Command>>,
-        headers: &HeaderMap,
-    ) -> Answer {
+    fn polling(self, record: Record, entered: Entered, headers: &HeaderMap) -> Answer {
+        let Entered { open, upstream, stay, mailbox, .. } = entered;
         let admission = self.admission(&stay);
         let open = Open { upgrades: vec!["websocket".into()], ..open };
         let mut answer = packets_answer(self.version, self.query.b64, &[open.packet()]);

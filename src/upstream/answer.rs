@@ -4,7 +4,8 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use httparse::{Header, Status};
+use httparse::{Header, ParserConfig, Status};
+use std::mem::MaybeUninit;
 
 /// A longer answer head is refused.
 pub const MAX_HEAD: usize = 16 * 1024;
@@ -94,9 +95,10 @@ pub fn accept_for(key: &[u8; 24]) -> [u8; 28] {
 /// # Errors
 /// Where no tunnel may be opened and nothing can be told from the status either.
 pub fn read(bytes: &[u8], accept: &[u8], offered: &[String]) -> Result<Answer, AnswerError> {
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut head = httparse::Response::new(&mut headers);
-    let len = match head.parse(bytes) {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut head = httparse::Response::new(&mut []);
+    let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut head, bytes, &mut headers);
+    let len = match parsed {
         Ok(Status::Complete(len)) if len <= MAX_HEAD => len,
         Ok(Status::Partial) if bytes.len() < MAX_HEAD => return Ok(Answer::Incomplete),
         Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(AnswerError("the answer's head is too large")),

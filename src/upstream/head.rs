@@ -43,10 +43,23 @@ impl DialHead {
             let offers = value.to_str().unwrap_or_default().split(',').map(str::trim);
             self.offered.extend(offers.filter(|offer| !offer.is_empty()).map(String::from));
         }
-        self.bytes.extend_from_slice(name.as_str().as_bytes());
-        self.bytes.extend_from_slice(b": ");
-        self.bytes.extend_from_slice(value.as_bytes());
-        self.bytes.extend_from_slice(b"\r\n");
+        self.line(name.as_str(), value.as_bytes());
+    }
+
+    /// Adds a header of the gate's own, none of the above; `false`, and nothing is added, where the text is none of
+    /// visible ASCII, blanks and tabs.
+    pub fn add_text(&mut self, name: &HeaderName, text: &str) -> bool {
+        let fits = text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+        if fits {
+            self.line(name.as_str(), text.as_bytes());
+        }
+        fits
+    }
+
+    fn line(&mut self, name: &str, value: &[u8]) {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            self.bytes.extend_from_slice(part);
+        }
     }
 
     /// The subprotocols that the request names.
@@ -106,6 +119,18 @@ mod tests {
 
     fn add(head: &mut DialHead, name: &'static str, value: &'static str) {
         head.add(&HeaderName::from_static(name), &HeaderValue::from_static(value));
+    }
+
+    #[test]
+    fn p06_no_text_splits_a_head() {
+        let name = HeaderName::from_static("x-forwarded-host");
+        let mut head = DialHead::new("/");
+        for bad in ["a\r\nb: c", "a\nb", "a\0", "\u{e9}", "a\u{7f}"] {
+            assert!(!head.add_text(&name, bad), "{bad:?}");
+        }
+        assert!(head.add_text(&name, "a, b\tc"));
+        let request = head.request(&HeaderValue::from_static("h"), &[b'k'; 24]).unwrap();
+        assert!(request.starts_with(b"GET / HTTP/1.1\r\nx-forwarded-host: a, b\tc\r\nhost: h\r\n"));
     }
 
     #[test]
