@@ -1,5 +1,5 @@
-//! A Redis, whatever its shape: one line of communication that is made when it is needed, made anew when it is
-//! lost, and never waited for longer than `timeout`.
+//! A Redis, whatever its shape: one line of communication that is made when it is needed and made anew when it is
+//! lost. A question, with all that it takes to ask it, is waited for once `timeout`.
 
 mod dialler;
 
@@ -11,11 +11,10 @@ use ::redis::{Cmd, FromRedisValue, Pipeline, RedisError, Value};
 use futures_util::StreamExt;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// After a connection could not be made, others are told so for this long instead of trying too.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -54,11 +53,37 @@ struct State {
     failed: Option<(Instant, Unavailable)>,
 }
 
+impl State {
+    fn line(&self) -> Option<(Line, u64)> {
+        self.line.clone().map(|line| (line, self.number))
+    }
+
+    /// Why none is made now.
+    fn pause(&self) -> Option<Unavailable> {
+        self.failed.as_ref().filter(|(at, _)| at.elapsed() < PAUSE).map(|(_, error)| error.clone())
+    }
+
+    fn made(&mut self, line: Line) -> (Line, u64) {
+        self.number = self.number.wrapping_add(1);
+        (self.line, self.failed) = (Some(line.clone()), None);
+        (line, self.number)
+    }
+}
+
+/// What is done where the line is found lost while asking.
+enum Lost {
+    AskAgain,
+    IsTheEnd,
+}
+
 struct Inner {
     dialler: Dialler,
     shown: String,
     timeout: Duration,
+    /// Never held while waiting: whoever hangs up must not wait for whoever dials.
     state: Mutex<State>,
+    /// Held by the one that dials.
+    dialling: tokio::sync::Mutex<()>,
 }
 
 /// A handle; clones share the connection.
@@ -78,7 +103,8 @@ impl Redis {
     /// Where the client refuses the address or the certificates.
     pub fn open(url: &RedisUrl, ca: Option<Vec<u8>>, timeout: Duration) -> Result<Self, String> {
         let dialler = Dialler::new(url, ca, timeout).map_err(|e| said(&e))?;
-        let inner = Inner { dialler, shown: url.shown(), timeout, state: Mutex::default() };
+        let (state, dialling) = (Mutex::default(), tokio::sync::Mutex::default());
+        let inner = Inner { dialler, shown: url.shown(), timeout, state, dialling };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -129,10 +155,10 @@ impl Redis {
     /// # Errors
     /// [`Unavailable`].
     pub async fn ping(&self) -> Result<(), Unavailable> {
-        match self.line().await? {
-            // A cluster would be asked on all its nodes.
-            (Line::Cluster(_), _) => self.get("siogate", 0).await.map(drop),
-            (Line::One(_), _) => self.ask(Pipeline::new().cmd("PING").ignore()).await,
+        match self.0.dialler {
+            // It would be asked on all its nodes.
+            Dialler::Cluster(..) => self.get("siogate", 0).await.map(drop),
+            _ => self.ask(Pipeline::new().cmd("PING").ignore()).await,
         }
     }
 
@@ -147,8 +173,8 @@ impl Redis {
         loop {
             let mut ask = ::redis::cmd("SCAN");
             ask.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_STEP);
-            let (line, number) = self.line().await?;
-            let answer = self.bounded(number, step(line, &ask, prefix)).await?;
+            // The cursor of a server that was lost means nothing to another one.
+            let answer = self.question(Lost::IsTheEnd, |line| step(line, &ask, prefix)).await?;
             let (next, keys): (u64, Vec<String>) = read(answer)?;
             found.extend(keys);
             if next == 0 {
@@ -196,76 +222,85 @@ impl Redis {
         }
     }
 
-    /// Asks; once more on a new line where the old one was found lost.
     async fn ask<T: FromRedisValue>(&self, ask: &Pipeline) -> Result<T, Unavailable> {
-        let mut last = None;
-        for _ in 0..2 {
-            let (line, number) = self.line().await?;
-            let known = last.replace(number);
-            let asked = async {
-                match line {
-                    Line::One(mut one) => ask.query_async::<T>(&mut one).await,
-                    Line::Cluster(mut cluster) => ask.query_async::<T>(&mut cluster).await,
-                }
-            };
-            match self.bounded(number, asked).await {
-                // A line of a minute ago: the server may be there again.
-                Err(_) if known.is_none() && self.0.state.lock().await.line.is_none() => {}
-                answer => return answer,
+        let asked = |line| async move {
+            match line {
+                Line::One(mut one) => ask.query_async::<T>(&mut one).await,
+                Line::Cluster(mut cluster) => ask.query_async::<T>(&mut cluster).await,
             }
-        }
-        Err(Unavailable("the connection is lost".into()))
+        };
+        self.question(Lost::AskAgain, asked).await
     }
 
-    /// Waits no longer than allowed, and hangs up on a line that is lost or dumb.
-    async fn bounded<T>(
-        &self,
-        number: u64,
-        asked: impl Future<Output = Result<T, RedisError>>,
-    ) -> Result<T, Unavailable> {
-        let (failed, lost) = match timeout(self.0.timeout, asked).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => (Unavailable(said(&error)), error.is_io_error() || error.is_unrecoverable_error()),
-            Err(_) => (self.late(), true),
-        };
-        if lost {
-            let mut state = self.0.state.lock().await;
-            if state.number == number {
-                state.line = None;
+    /// Asks on the line there is or on one made for it, again on a new one where `lost` says so, and waits for all
+    /// of that together no longer than allowed. Hangs up on a line that is lost, and on one that had at least half
+    /// of the time to answer: one that was long in the making is left to the next question.
+    async fn question<T, F>(&self, lost: Lost, ask: impl Fn(Line) -> F) -> Result<T, Unavailable>
+    where
+        F: Future<Output = Result<T, RedisError>>,
+    {
+        let (mut again, mut asked) = (matches!(lost, Lost::AskAgain), None);
+        let whole = async {
+            loop {
+                let (line, number) = self.line().await?;
+                asked = Some((number, Instant::now()));
+                match ask(line).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) if error.is_io_error() || error.is_unrecoverable_error() => {
+                        self.hang_up(number);
+                        asked = None;
+                        if !again {
+                            return Err(Unavailable(said(&error)));
+                        }
+                        // It was a line of a minute ago: the server may be there again.
+                        again = false;
+                    }
+                    Err(error) => return Err(Unavailable(said(&error))),
+                }
             }
-        }
-        Err(failed)
+        };
+        let answer = timeout(self.0.timeout, whole).await;
+        answer.unwrap_or_else(|_| {
+            if let Some((number, _)) = asked.filter(|(_, at)| at.elapsed() >= self.0.timeout / 2) {
+                self.hang_up(number);
+            }
+            Err(self.late())
+        })
     }
 
     /// The line, made where there is none; whoever comes meanwhile waits for the same one.
     async fn line(&self) -> Result<(Line, u64), Unavailable> {
-        let made = async {
-            let mut state = self.0.state.lock().await;
-            if let Some(line) = &state.line {
-                return Ok((line.clone(), state.number));
+        if let Some(line) = self.state(|state| state.line()) {
+            return Ok(line);
+        }
+        let _dialling = self.0.dialling.lock().await;
+        match self.state(|state| (state.line(), state.pause())) {
+            (Some(line), _) => return Ok(line),
+            (None, Some(failed)) => return Err(failed),
+            (None, None) => {}
+        }
+        // Should this be given up half way.
+        self.state(|state| state.failed = Some((Instant::now(), Unavailable("connecting".into()))));
+        match self.0.dialler.dial(self.0.timeout).await {
+            Ok(line) => Ok(self.state(|state| state.made(line))),
+            Err(error) => {
+                let error = Unavailable(said(&error));
+                self.state(|state| state.failed = Some((Instant::now(), error.clone())));
+                Err(error)
             }
-            if let Some((at, error)) = &state.failed
-                && at.elapsed() < PAUSE
-            {
-                return Err(error.clone());
+        }
+    }
+
+    fn hang_up(&self, number: u64) {
+        self.state(|state| {
+            if state.number == number {
+                state.line = None;
             }
-            // Should this be given up half way.
-            state.failed = Some((Instant::now(), Unavailable("connecting".into())));
-            match self.0.dialler.dial(self.0.timeout).await {
-                Ok(line) => {
-                    state.line = Some(line.clone());
-                    state.number = state.number.wrapping_add(1);
-                    state.failed = None;
-                    Ok((line, state.number))
-                }
-                Err(error) => {
-                    let error = Unavailable(said(&error));
-                    state.failed = Some((Instant::now(), error.clone()));
-                    Err(error)
-                }
-            }
-        };
-        timeout(self.0.timeout, made).await.unwrap_or_else(|_| Err(self.late()))
+        });
+    }
+
+    fn state<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn late(&self) -> Unavailable {

@@ -1,13 +1,29 @@
 //! The connection to a Redis, with real servers that die, freeze, fail over and stand in a cluster.
 
 use crate::support::certs::Certs;
-use crate::support::redis::{Server, free_port, installed, open, write};
+use crate::support::redis::{Server, TIMEOUT, free_port, greet_and_be_asked, installed, open, write};
 use crate::support::{ms, within};
 use siogate::config::redis_url::RedisUrl;
 use siogate::store::redis::Redis;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixListener;
+use tokio::time::{Instant, sleep};
+
+/// What a timer may be late, on a clock that only waiting moves.
+const ROUNDED: Duration = Duration::from_millis(2);
 
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// From now on time passes by `advance`; where this is dropped, also by waiting.
+#[allow(clippy::disallowed_methods)] // no work is done there
+fn stand_still() -> std::sync::mpsc::Sender<()> {
+    tokio::time::pause();
+    let (on, still) = std::sync::mpsc::channel();
+    // The clock does not move by itself while a blocking task is under way.
+    tokio::task::spawn_blocking(move || still.recv());
+    on
+}
 
 #[tokio::test]
 async fn a_value_comes_with_its_time_to_live_and_never_longer_than_asked_for() {
@@ -28,6 +44,21 @@ async fn a_value_comes_with_its_time_to_live_and_never_longer_than_asked_for() {
     server.cli(&["LPUSH", "list", "x"]).await;
     assert!(redis.get("list", 10).await.is_err());
     redis.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_asks_while_the_line_is_made_waits_for_it() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start().await;
+    let redis = server.redis();
+    let answers = futures_util::future::join_all((0..50).map(|_| redis.get("nothing", 10))).await;
+    assert!(answers.iter().all(|answer| *answer == Ok(None)), "{answers:?}");
+    assert!(
+        server.cli(&["INFO", "stats"]).await.contains("total_connections_received:2\r"),
+        "one, and this question's"
+    );
 }
 
 #[tokio::test]
@@ -97,19 +128,72 @@ async fn c04_a_server_that_does_not_answer_is_waited_for_no_longer_than_allowed(
     let redis = server.redis();
     redis.ping().await.unwrap();
     server.freeze(true);
-    let asked = Instant::now();
-    let questions = (0..50).map(|_| redis.get("a", 10));
-    let answers = futures_util::future::join_all(questions).await;
-    let took = asked.elapsed();
+    // Only waiting takes time from here on: a busy machine changes nothing.
+    tokio::time::pause();
+    let question = async |n: u32| {
+        // Some while the line is dumb, some while a new one is made, some while there is none.
+        sleep(TIMEOUT * n / 10).await;
+        let asked = Instant::now();
+        (redis.get("a", 10).await, asked.elapsed())
+    };
+    let answers = futures_util::future::join_all((0..40).map(question)).await;
+    tokio::time::resume();
     server.freeze(false);
-    assert!(answers.iter().all(Result::is_err));
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    for (n, (answer, took)) in answers.iter().enumerate() {
+        assert!(answer.is_err(), "{n}: {answer:?}");
+        assert!(*took <= TIMEOUT + ROUNDED, "{n}: {took:?}");
+    }
     let back = async {
         while redis.ping().await.is_err() {
             tokio::time::sleep(ms(20)).await
         }
     };
     within("the store is back", back).await;
+}
+
+#[tokio::test]
+async fn c04_a_line_that_is_lost_half_way_is_made_anew_within_the_same_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("redis.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let accepted = async || within("a connection", listener.accept()).await.unwrap().0;
+    let redis = open(&format!("unix:{}", path.display()));
+    let still = stand_still();
+    let asked = Instant::now();
+    let question = tokio::spawn(async move { redis.get("a", 10).await });
+    let mut first = accepted().await;
+    greet_and_be_asked(&mut first).await;
+    tokio::time::advance(TIMEOUT * 6 / 10).await;
+    assert!(!question.is_finished());
+    drop(first);
+    let _second = accepted().await;
+    drop(still);
+    assert!(question.await.unwrap().is_err());
+    let took = asked.elapsed();
+    assert!(took >= TIMEOUT && took <= TIMEOUT + ROUNDED, "{took:?}");
+}
+
+#[tokio::test]
+async fn c04_a_line_that_was_long_in_the_making_is_left_to_the_next_question() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("redis.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let redis = open(&format!("unix:{}", path.display()));
+    let ask = |redis: Redis| tokio::spawn(async move { redis.get("a", 10).await });
+    let still = stand_still();
+    let question = ask(redis.clone());
+    let mut line = within("a connection", listener.accept()).await.unwrap().0;
+    tokio::time::advance(TIMEOUT * 6 / 10).await;
+    greet_and_be_asked(&mut line).await;
+    tokio::time::advance(TIMEOUT * 4 / 10 + ROUNDED).await;
+    assert!(question.await.unwrap().is_err());
+    let question = ask(redis.clone());
+    greet_and_be_asked(&mut line).await;
+    // That one had all of its time.
+    tokio::time::advance(TIMEOUT + ROUNDED).await;
+    assert!(question.await.unwrap().is_err());
+    drop(still);
+    within("the end of the line", line.read_to_end(&mut Vec::new())).await.unwrap();
 }
 
 #[tokio::test]

@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
+
+/// How long a question of [`open`] is waited for.
+pub const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether there is one. `tests/run.sh` installs it; where it cannot, it says so by `E2E_NO_REDIS`.
 pub fn installed() -> bool {
@@ -111,7 +115,21 @@ impl Server {
 }
 
 pub fn open(url: &str) -> Redis {
-    Redis::open(&RedisUrl::parse(url).unwrap(), None, Duration::from_secs(2)).unwrap()
+    Redis::open(&RedisUrl::parse(url).unwrap(), None, TIMEOUT).unwrap()
+}
+
+/// The other end of a connection that a [`Redis`] makes: greets it, and says nothing once it is asked.
+pub async fn greet_and_be_asked(line: &mut UnixStream) {
+    let (mut seen, mut greeted) = (Vec::new(), 0);
+    loop {
+        assert_ne!(within("a command", line.read_buf(&mut seen)).await.unwrap(), 0, "it has hung up");
+        if String::from_utf8_lossy(&seen).contains("GETRANGE") {
+            return;
+        }
+        let commands = seen.iter().filter(|byte| **byte == b'*').count();
+        line.write_all("+OK\r\n".repeat(commands - greeted).as_bytes()).await.unwrap();
+        greeted = commands;
+    }
 }
 
 /// A port that was free a moment ago.
