@@ -15,7 +15,7 @@ use crate::auth::rules::{IssuerRules, Material};
 use crate::auth::verifier::Verifier;
 use crate::config::address::{self, Listen};
 use crate::config::load::Loaded;
-use crate::config::model::{Config, IdentityOut, Issuer};
+use crate::config::model::{Config, identity::IdentityOut, issuers::Issuer};
 use crate::config::redis_url::RedisUrl;
 use crate::gate::admission::Rules;
 use crate::listen::door::Door;

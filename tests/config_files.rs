@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use siogate::config::load::{Sources, load};
+use siogate::config::model::identity::Assertion;
+use siogate::config::model::issuers::Issuer;
 use siogate::config::model::revocation::{Logout, Transmitter};
 use siogate::config::model::vouchers::{Callout, Introspection, SessionStore};
-use siogate::config::model::{Assertion, Config, Issuer, Route, RouteAuth};
+use siogate::config::model::{Config, Route, RouteAuth};
 use siogate::config::secret::Environment;
 use siogate::config::shape::{Path as Key, Shape};
 use std::collections::BTreeSet;

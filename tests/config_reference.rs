@@ -1,15 +1,17 @@
 //! `docs/configuration.md` lists every key of the model with its default and its meaning, and no other.
 //!
-//! The tables between the two marks are made from `src/config/model.rs` and `Config::default()`:
+//! The tables between the two marks are made from `src/config/model.rs`, what is below it, and `Config::default()`:
 //! `UPDATE_DOCS=1 cargo test --test config_reference` writes them anew.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use serde_json::{Map, Value};
 use siogate::config::load::{Sources, load};
+use siogate::config::model::identity::Assertion;
+use siogate::config::model::issuers::Issuer;
 use siogate::config::model::revocation::{Logout, Transmitter};
 use siogate::config::model::vouchers::{Callout, Introspection, SessionStore};
-use siogate::config::model::{Assertion, Config, Issuer, Route};
+use siogate::config::model::{Config, Route};
 use siogate::config::problem::Problem;
 use siogate::config::secret::Environment;
 use siogate::config::shape::Shape;
@@ -20,6 +22,8 @@ use std::path::{Path, PathBuf};
 
 const MODEL: &str = concat!(
     include_str!("../src/config/model.rs"),
+    include_str!("../src/config/model/identity.rs"),
+    include_str!("../src/config/model/issuers.rs"),
     include_str!("../src/config/model/revocation.rs"),
     include_str!("../src/config/model/session.rs"),
     include_str!("../src/config/model/vouchers.rs")

@@ -8,7 +8,7 @@ use siogate::auth::claims::HeaderMapping;
 use siogate::auth::keys::KeyStore;
 use siogate::auth::rules::{IssuerRules, Material};
 use siogate::auth::verifier::Verifier;
-use siogate::config::model::Issuer;
+use siogate::config::model::issuers::Issuer;
 use siogate::protocol::engineio::Packet;
 use siogate::protocol::frame::{self, Opcode, Writer};
 

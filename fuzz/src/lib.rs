@@ -22,7 +22,7 @@ use siogate::auth::stored::{MAX_SESSION, StoredRules};
 use siogate::auth::verifier::Verifier;
 use siogate::auth::vouch::Word;
 use siogate::config::load::{self, Override, Sources};
-use siogate::config::model::Issuer;
+use siogate::config::model::issuers::Issuer;
 use siogate::config::model::revocation::{Logout, Transmitter as Signals};
 use siogate::config::model::vouchers::{Callout, Introspection, SessionStore};
 use siogate::listen::head::{self, Head, Whole};

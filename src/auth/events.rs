@@ -5,7 +5,7 @@ use crate::auth::revocation::{ALL, Kind, MAX_VALUE, Revocation};
 use crate::auth::rules::{IssuerRules, rejected};
 use crate::auth::statement::{Form, Statement, event};
 use crate::auth::verifier::{Refusal, Verifier};
-use crate::config::model::Issuer;
+use crate::config::model::issuers::Issuer;
 use crate::config::model::revocation::Transmitter as Section;
 use crate::reason::Reason;
 use aws_lc_rs::constant_time;

@@ -9,7 +9,7 @@ use crate::auth::jose::{Algorithm, Fault, Header, media_type, shown};
 use crate::auth::keys::{KeySet, KeysError, Skipped};
 use crate::auth::logout;
 use crate::auth::statement::Form;
-use crate::config::model::Issuer;
+use crate::config::model::issuers::Issuer;
 use crate::reason::Reason;
 use secrecy::SecretString;
 use serde_json::{Map, Value};

@@ -3,7 +3,7 @@
 use crate::auth::keys::{KeySet, KeyStore};
 use crate::auth::rules::{IssuerRules, Material};
 use crate::auth::verifier::Verifier;
-use crate::config::model::Issuer;
+use crate::config::model::issuers::Issuer;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;

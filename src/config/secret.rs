@@ -2,7 +2,8 @@
 //!
 //! A secret comes from an environment variable, taken as it is, or from a file, less one newline at its end.
 
-use crate::config::model::{Config, Issuer};
+use crate::config::model::Config;
+use crate::config::model::issuers::Issuer;
 use crate::config::problem::{Problems, shown};
 use crate::config::redis_url::RedisUrl;
 use crate::config::secret::vouchers::StoreSecrets;
@@ -261,7 +262,8 @@ fn expect(path: &Path, bytes: &[u8], holds: Holds) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{Assertion, ServerTls};
+    use crate::config::model::ServerTls;
+    use crate::config::model::identity::Assertion;
     use std::path::PathBuf;
 
     const LONG: &str = "0123456789abcdef0123456789abcdef";

@@ -1,6 +1,8 @@
 //! Everything `siogate dev` puts around the gate, started and held.
 
-use crate::config::model::{Admin, Assertion, Config, Http, IdentityOut, Issuer, Route, RouteAuth, Server, SocketIo};
+use crate::config::model::identity::{Assertion, IdentityOut};
+use crate::config::model::issuers::Issuer;
+use crate::config::model::{Admin, Config, Http, Route, RouteAuth, Server, SocketIo};
 use crate::dev::backend::{self, Timings};
 use crate::dev::door::{self, DoorError, Hosts};
 use crate::dev::issuer::{self, AUDIENCE, KeyError, LIFETIMES};

@@ -1,6 +1,6 @@
 //! The keys of issuers, kept fresh: one task for each issuer fetches; everybody else only reads what it has published.
 
-use crate::config::model;
+use crate::config::model::issuers::Issuer;
 use crate::upstream::discovery;
 use crate::upstream::fetch::{Bounds, Fetch, FetchError, FetchRequest, Fetched, Fetcher, Validators};
 use crate::upstream::refresh::{self, Absent, FORCED_EVERY};
@@ -64,7 +64,7 @@ impl KeySource {
     ///
     /// # Errors
     /// A sentence for the operator.
-    pub fn from_config(index: usize, issuer: &model::Issuer, publish: Publish) -> Result<Option<Self>, String> {
+    pub fn from_config(index: usize, issuer: &Issuer, publish: Publish) -> Result<Option<Self>, String> {
         let fixed = [&issuer.jwks_file, &issuer.key_file, &issuer.secret_file].into_iter().any(|f| f.is_some());
         if fixed || issuer.secret_env.is_some() {
             return Ok(None);

@@ -6,7 +6,8 @@ use crate::support::gate::Gate;
 use crate::support::poller::{POLLING, Poller, WEBSOCKET};
 use crate::support::tokens::{self, token};
 use serde_json::json;
-use siogate::config::model::{Assertion, Config, Route, RouteAuth};
+use siogate::config::model::identity::Assertion;
+use siogate::config::model::{Config, Route, RouteAuth};
 
 const NAMES: [&str; 6] =
     ["x-auth-subject", "x-auth-issuer", "x-auth-expires", "x-auth-session", "x-auth-email", "x-siogate-assertion"];

@@ -8,7 +8,8 @@ use crate::support::poller::{POLLING, Poller, WEBSOCKET};
 use crate::support::tokens::{ISSUER, Key, claims};
 use crate::support::until;
 use serde_json::json;
-use siogate::config::model::{Config, Issuer, OnReject};
+use siogate::config::model::issuers::Issuer;
+use siogate::config::model::{Config, OnReject};
 
 /// A gate whose issuer publishes its keys there.
 async fn gate(backend: &Backend, keys: &Keys) -> Gate {

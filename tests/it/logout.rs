@@ -8,8 +8,9 @@ use crate::support::poller::{POLLING, Poller, WEBSOCKET};
 use crate::support::tokens::{AUDIENCE, ISSUER, Key, changed, claims, hs256, now, tampered, token, typed};
 use crate::support::until;
 use serde_json::{Value, json};
+use siogate::config::model::issuers::Issuer;
 use siogate::config::model::revocation::Logout;
-use siogate::config::model::{Config, Issuer, OnReject, Route, RouteAuth};
+use siogate::config::model::{Config, OnReject, Route, RouteAuth};
 
 const PATH: &str = "/.siogate/backchannel-logout";
 

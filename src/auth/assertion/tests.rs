@@ -4,7 +4,7 @@ use crate::auth::keys::KeySet;
 use crate::auth::rules::Material;
 use crate::auth::testing::{ED, ISSUER, NOW, P256, P384, RSA, b64, issuer, verifier};
 use crate::auth::verifier::Verifier;
-use crate::config::model::Issuer;
+use crate::config::model::issuers::Issuer;
 use crate::reason::Reason;
 
 fn identity() -> Identity {

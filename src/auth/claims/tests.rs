@@ -31,7 +31,7 @@ fn value(claim: &str, identity: &Identity) -> Option<String> {
 
 #[test]
 fn the_default_headers_say_who_and_until_when() {
-    let config = crate::config::model::IdentityOut::default();
+    let config = crate::config::model::identity::IdentityOut::default();
     let mapping = HeaderMapping::compile(&config.headers, &config.claims).unwrap();
     let headers: BTreeMap<_, _> = mapping
         .headers(&identity(json!({"sub": "mallory", "iss": "https://evil/", "exp": 1})), "gate-sid")

@@ -305,7 +305,7 @@ fn unusable_sources_are_refused_together() {
     assert_eq!(Sources::parse(&bad).unwrap_err().len(), bad.len());
     let twice = Sources::parse(&["header:X-Token", "header:x-token", "cookie:a", "cookie:A"]).unwrap_err();
     assert_eq!(twice, ["\"header:x-token\" stands twice"]);
-    let config = crate::config::model::Credentials::default();
+    let config = crate::config::model::issuers::Credentials::default();
     assert!(Sources::parse(&config.sources).is_ok());
     assert!(Sources::parse(&[] as &[&str]).is_ok());
 }

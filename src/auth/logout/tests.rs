@@ -7,7 +7,7 @@ use crate::auth::statement::Heard;
 use crate::auth::testing::{
     ISSUER, NOW, OTHER_RSA, P256, RSA, SECRET, b64, claims, hmac_token, issuer, jwks, verifier, with,
 };
-use crate::config::model::Issuer;
+use crate::config::model::issuers::Issuer;
 use serde_json::json;
 
 const OTHER: &str = "https://other.example.com/";

@@ -62,7 +62,7 @@ fn l06_a_watermark_refuses_what_was_issued_until_then_and_what_does_not_say_when
 
 #[test]
 fn where_the_subject_is_another_claim_both_names_are_found() {
-    let section = crate::config::model::Issuer { subject: "user.id".into(), ..issuer(&["ES256"]) };
+    let section = crate::config::model::issuers::Issuer { subject: "user.id".into(), ..issuer(&["ES256"]) };
     let (verifier, _) = verifier(&[(section, Material::Jwks(jwks(&[P256.jwk()])))]);
     let token = P256.token(&claims(json!({"sub": "auth0|7", "user": {"id": 7}})));
     let identity = verifier.verify(&token, NOW).unwrap();

@@ -15,7 +15,7 @@ use crate::auth::testing::{
     ED, ISSUER, NOW, OTHER_RSA, P256, P384, Pair, RSA, SECRET, b64, claims, everything, fetched, hmac_token, issuer,
     jwks, secret, secret_issuer, verifier, with,
 };
-use crate::config::model::Issuer;
+use crate::config::model::issuers::Issuer;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;

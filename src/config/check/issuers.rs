@@ -2,7 +2,8 @@
 
 use crate::config::address;
 use crate::config::duration;
-use crate::config::model::{Config, Issuer};
+use crate::config::model::Config;
+use crate::config::model::issuers::Issuer;
 use crate::config::nearest::nearest;
 use crate::config::problem::{Problems, one_of, shown};
 use std::time::Duration;

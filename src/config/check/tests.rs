@@ -6,7 +6,8 @@ mod identity;
 mod issuers;
 
 use crate::config::check::check;
-use crate::config::model::{Config, Issuer};
+use crate::config::model::Config;
+use crate::config::model::issuers::Issuer;
 use crate::config::problem::Problems;
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Rules about what the backend is told of the user.
 
 use super::*;
-use crate::config::model::Assertion;
+use crate::config::model::identity::Assertion;
 
 #[test]
 fn p01_identity_headers_are_names_that_nothing_else_means() {

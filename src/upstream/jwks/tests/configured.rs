@@ -5,25 +5,25 @@ use crate::upstream::support::Server;
 
 #[test]
 fn a_source_is_made_for_issuers_whose_keys_are_fetched_only() {
-    let make = |issuer: model::Issuer| KeySource::from_config(0, &issuer, Store::default().publish());
-    let fetched = model::Issuer { issuer: Some("https://login.example/".into()), ..model::Issuer::default() };
+    let make = |issuer: Issuer| KeySource::from_config(0, &issuer, Store::default().publish());
+    let fetched = Issuer { issuer: Some("https://login.example/".into()), ..Issuer::default() };
     assert!(matches!(make(fetched.clone()).unwrap().unwrap().place, Place::Discovered { .. }));
-    let known = model::Issuer { jwks_url: Some(URL.into()), ..fetched.clone() };
+    let known = Issuer { jwks_url: Some(URL.into()), ..fetched.clone() };
     assert!(matches!(make(known).unwrap().unwrap().place, Place::Known(_)));
-    let secret = model::Issuer { secret_env: Some("S".into()), ..model::Issuer::default() };
+    let secret = Issuer { secret_env: Some("S".into()), ..Issuer::default() };
     assert!(make(secret).unwrap().is_none());
-    let file = model::Issuer { jwks_file: Some("k.json".into()), ..fetched.clone() };
+    let file = Issuer { jwks_file: Some("k.json".into()), ..fetched.clone() };
     assert!(make(file).unwrap().is_none());
-    assert!(make(model::Issuer::default()).is_err());
-    let plain = model::Issuer { jwks_url: Some("http://login.example/k".into()), ..fetched };
+    assert!(make(Issuer::default()).is_err());
+    let plain = Issuer { jwks_url: Some("http://login.example/k".into()), ..fetched };
     assert!(make(plain.clone()).is_err());
-    assert!(make(model::Issuer { allow_http: true, ..plain }).unwrap().is_some());
+    assert!(make(Issuer { allow_http: true, ..plain }).unwrap().is_some());
 }
 
 #[tokio::test]
 async fn keys_come_over_a_real_connection() {
     let server = Server::saying("HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: 3\r\n\r\na b").await;
-    let issuer = model::Issuer { jwks_url: Some(format!("{}/k", server.url())), ..model::Issuer::default() };
+    let issuer = Issuer { jwks_url: Some(format!("{}/k", server.url())), ..Issuer::default() };
     let store = Store::default();
     let source = KeySource::from_config(0, &issuer, store.publish()).unwrap().unwrap();
     let fetcher = KeyFetcher::start(vec![source]);
@@ -51,7 +51,7 @@ async fn a_rotation_is_followed_over_real_connections() {
         stream.write_all(answer.as_bytes()).await.unwrap();
     })
     .await;
-    let issuer = model::Issuer { issuer: Some(server.url()), ..model::Issuer::default() };
+    let issuer = Issuer { issuer: Some(server.url()), ..Issuer::default() };
     let store = Store::default();
     let fetcher = KeyFetcher::start(vec![KeySource::from_config(0, &issuer, store.publish()).unwrap().unwrap()]);
     assert!(fetcher.first_load().await);
