@@ -3,13 +3,14 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { after, before, describe, it } from 'node:test';
+import { admin, metric } from './lib/admin.mjs';
 import { Endpoint } from './lib/endpoint.mjs';
-import { WORDS, admin, endsEverywhere, listed, metric } from './lib/endings.mjs';
-import { ExpressApp, SECRET, Visitor } from './lib/express_app.mjs';
-import { Gate } from './lib/gate.mjs';
+import { WORDS, endsEverywhere, listed } from './lib/endings.mjs';
+import { Visitor } from './lib/express_app.mjs';
 import { Issuer, nowSeconds } from './lib/issuer.mjs';
 import { CLIENT, IdentityProvider } from './lib/oidc.mjs';
-import { Redis, needsRedis } from './lib/redis.mjs';
+import { needsRedis } from './lib/redis.mjs';
+import { SessionStage } from './lib/session_stage.mjs';
 import { Stage, freshUser, needsGate } from './lib/stage.mjs';
 
 const WAYS = ['websocket', 'polling'];
@@ -192,24 +193,9 @@ describe('by those who vouch', { skip: needsGate, concurrency: 1 }, () => {
   });
 
   describe('a session store', { skip: needsRedis, concurrency: 1 }, () => {
-    let redis;
-    let app;
     let stage;
-    before(async () => {
-      redis = await Redis.start();
-      app = await ExpressApp.start(redis);
-      const gate = await Gate.start({
-        upstream: { urls: [app.url] },
-        session_store: [{ secret_env: ['SESSION_SECRET'], redis_url: redis.url, recheck: `${RECHECK}ms` }],
-        http: { route: [{ path: '/', auth: 'pass' }] },
-      }, { env: { SESSION_SECRET: SECRET } });
-      stage = Object.assign(new Stage(), { gate, url: gate.url });
-    });
-    after(async () => {
-      await stage?.gate.stop();
-      await app?.stop();
-      await redis?.stop();
-    });
+    before(async () => { stage = await SessionStage.open({ store: { recheck: `${RECHECK}ms` } }); });
+    after(() => stage?.close());
     const enter = async (transport, subject) => {
       const visitor = new Visitor(stage.url);
       await visitor.login(subject);
@@ -218,11 +204,11 @@ describe('by those who vouch', { skip: needsGate, concurrency: 1 }, () => {
     for (const way of ['logout', 'destroy', 'regenerate']) {
       ends(`${way} in the application`, 'logged_out', () => stage, enter, ({ visitor }) => visitor.post(`/${way}`), { within: RECHECK + 500 });
     }
-    ends('a stored session that is deleted', 'logged_out', () => stage, enter, ({ visitor }) => redis.cli('DEL', `sess:${visitor.sid}`));
+    ends('a stored session that is deleted', 'logged_out', () => stage, enter, ({ visitor }) => stage.redis.cli('DEL', `sess:${visitor.sid}`));
     ends('the end of a stored session', 'token_expired', () => stage, async (transport, subject) => {
       const visitor = new Visitor(stage.url);
       await visitor.login(subject);
-      await redis.cli('PEXPIRE', `sess:${visitor.sid}`, '1500');
+      await stage.redis.cli('PEXPIRE', `sess:${visitor.sid}`, '1500');
       return entered(stage, transport, { place: 'none', headers: { cookie: visitor.cookie } });
     }, () => {});
   });

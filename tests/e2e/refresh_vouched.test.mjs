@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { Endpoint, unclear } from './lib/endpoint.mjs';
-import { ExpressApp, SECRET, Visitor } from './lib/express_app.mjs';
-import { Gate } from './lib/gate.mjs';
+import { Visitor } from './lib/express_app.mjs';
 import { issuedTokens, nowSeconds } from './lib/issuer.mjs';
 import { CLIENT, IdentityProvider } from './lib/oidc.mjs';
-import { Redis, needsRedis } from './lib/redis.mjs';
+import { needsRedis } from './lib/redis.mjs';
+import { SessionStage } from './lib/session_stage.mjs';
 import { Stage, freshUser, needsGate } from './lib/stage.mjs';
 
 const EVENT = 'siogate:refresh';
@@ -277,26 +277,17 @@ describe('refresh at a real identity provider', { skip: needsGate }, () => {
 
 describe('refresh of a session cookie', { skip: needsGate || needsRedis }, () => {
   let redis;
-  let app;
   let gate;
   let stage;
 
   before(async () => {
-    redis = await Redis.start();
-    app = await ExpressApp.start(redis);
-    gate = await Gate.start({
-      upstream: { urls: [app.url] },
-      session_store: [{ secret_env: ['SESSION_SECRET'], redis_url: redis.url, recheck: `${RECHECK}ms`, grace: '60s', timeout: '500ms' }],
-      session: { max_lifetime: '1h', refresh: { enabled: true } },
-      http: { route: [{ path: '/', auth: 'pass' }] },
-    }, { env: { SESSION_SECRET: SECRET } });
-    stage = Object.assign(new Stage(), { url: gate.url, gate });
+    stage = await SessionStage.open({
+      store: { recheck: `${RECHECK}ms`, grace: '60s', timeout: '500ms' },
+      config: { session: { max_lifetime: '1h', refresh: { enabled: true } } },
+    });
+    ({ redis, gate } = stage);
   });
-  after(async () => {
-    await gate?.stop();
-    await app?.stop();
-    await redis?.stop();
-  });
+  after(() => stage?.close());
 
   async function entered(transport, user = freshUser()) {
     const visitor = new Visitor(gate.url);

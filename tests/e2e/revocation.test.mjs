@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { WebSocket } from 'ws';
+import { admin, metric } from './lib/admin.mjs';
 import { client, credential, stopPython } from './lib/clients.mjs';
 import { Gate, trust } from './lib/gate.mjs';
 import { Redis, needsRedis } from './lib/redis.mjs';
@@ -11,22 +12,7 @@ const WITHIN = 1000;
 
 let stage;
 
-async function api(gate, method, path, body) {
-  const answer = await fetch(`${gate.adminUrl}/api/${path}`, {
-    method,
-    headers: body && { 'content-type': 'application/json' },
-    body: body && JSON.stringify(body),
-  });
-  const text = await answer.text();
-  return { status: answer.status, ...(text ? JSON.parse(text) : {}) };
-}
-
-const revoke = (gate, body) => api(gate, 'POST', 'revocations', { issuer: stage.issuer.url, ...body });
-
-async function metric(gate, line) {
-  const text = await (await fetch(`${gate.adminUrl}/metrics`)).text();
-  return Number(new RegExp(`^${line.replace(/[{}]/g, '\\$&')} (\\d+)$`, 'm').exec(text)?.[1] ?? 0);
-}
+const revoke = (gate, body) => admin(gate, 'revocations', { method: 'POST', body: { issuer: stage.issuer.url, ...body } });
 
 async function until(what, holds) {
   const end = Date.now() + 15_000;
@@ -81,7 +67,7 @@ describe('revocation by the admin API', { skip: needsGate }, () => {
         const { connection, socket } = await connected(gate, 'v4', transport, token);
         const bystander = await connected(gate, 'v4', transport, issuer.sign({ sub: freshUser() }));
         try {
-          const listed = await api(gate, 'GET', `sessions?subject=${user}`);
+          const listed = await admin(gate, `sessions?subject=${user}`);
           assert.equal(listed.sessions[0].transport, transport === 'polling' ? 'polling' : 'websocket');
           const before = await metric(gate, 'siogate_sessions_ended_total{by="gate",reason="revoked"}');
           const asked = Date.now();
@@ -97,7 +83,7 @@ describe('revocation by the admin API', { skip: needsGate }, () => {
               assert.equal((await refusal(gate, 'v4', back, token, place)).data.code, 'revoked');
             }
           }
-          const { revocations } = await api(gate, 'GET', 'revocations');
+          const { revocations } = await admin(gate, 'revocations');
           assert.ok(revocations.some((entry) => entry.reason === 'revoked' && entry.value.startsWith(user)));
           assert.deepEqual(await bystander.socket.call('echo', 1), [1]);
         } finally {
@@ -148,8 +134,8 @@ describe('revocation by the admin API', { skip: needsGate }, () => {
     const token = issuer.sign({ sub: user });
     for (const transport of ['polling', 'websocket']) {
       const { connection, socket } = await connected(gate, 'v4', transport, token);
-      const [{ session }] = (await api(gate, 'GET', `sessions?subject=${user}`)).sessions;
-      assert.equal((await api(gate, 'DELETE', `sessions/${session}`)).status, 204);
+      const [{ session }] = (await admin(gate, `sessions?subject=${user}`)).sessions;
+      assert.equal((await admin(gate, `sessions/${session}`, { method: 'DELETE' })).status, 204);
       await socket.disconnected();
       assert.match(socket.told, /kicked/);
       await gate.sessionEnded('kicked', (record) => record.session === session);

@@ -2,12 +2,14 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import signature from 'cookie-signature';
+import { metric } from './lib/admin.mjs';
 import { TRANSPORTS } from './lib/clients.mjs';
-import { ExpressApp, SECRET, Visitor } from './lib/express_app.mjs';
-import { DIRECT, Gate } from './lib/gate.mjs';
+import { SECRET, Visitor } from './lib/express_app.mjs';
+import { DIRECT } from './lib/gate.mjs';
 import { RawSocket } from './lib/raw.mjs';
-import { Redis, needsRedis } from './lib/redis.mjs';
-import { Stage, freshUser } from './lib/stage.mjs';
+import { needsRedis } from './lib/redis.mjs';
+import { SessionStage } from './lib/session_stage.mjs';
+import { freshUser } from './lib/stage.mjs';
 
 const RECHECK = 1000;
 /** The answer takes its time on a busy machine. */
@@ -15,49 +17,32 @@ const SLACK = 500;
 
 const skip = (DIRECT && 'needs the gate') || needsRedis;
 
-/** The configuration of a gate in front of the application. */
-const configured = (app, redis, store = {}, more = {}) => ({
-  upstream: { urls: [app.url] },
-  session_store: [
-    { secret_env: ['SESSION_SECRET'], redis_url: redis.url, recheck: `${RECHECK}ms`, timeout: '500ms', ...store },
+const http = {
+  route: [
+    { path: '/', auth: 'pass' },
+    { path: '/api', auth: 'require' },
+    { path: '/visit', auth: 'optional' },
   ],
-  http: {
-    route: [
-      { path: '/', auth: 'pass' },
-      { path: '/api', auth: 'require' },
-      { path: '/visit', auth: 'optional' },
-    ],
-  },
-  ...more,
+};
+
+const env = { OLD_SECRET: 'the secret of last year, which some cookies still have' };
+
+/** The application, its Redis and a gate in front. */
+const behind = (store = {}, config = {}, app = {}) => SessionStage.open({
+  store: { recheck: `${RECHECK}ms`, timeout: '500ms', ...store }, config: { http, ...config }, app, env,
 });
-
-const env = { SESSION_SECRET: SECRET, OLD_SECRET: 'the secret of last year, which some cookies still have' };
-
-async function metrics(gate) {
-  const answer = await fetch(`${gate.adminUrl}/metrics`);
-  return answer.text();
-}
-
-const counted = (text, line) => Number(text.split('\n').find((one) => one.startsWith(line))?.split(' ').at(-1) ?? 0);
 
 describe('session cookies', { concurrency: 8, skip }, () => {
   let redis;
-  let app;
   let gate;
   let stage;
 
   before(async () => {
-    redis = await Redis.start();
-    app = await ExpressApp.start(redis);
-    gate = await Gate.start(configured(app, redis), { env });
-    stage = Object.assign(new Stage(), { url: gate.url, gate });
+    stage = await behind();
+    ({ redis, gate } = stage);
   });
 
-  after(async () => {
-    await gate?.stop();
-    await app?.stop();
-    await redis?.stop();
-  });
+  after(() => stage?.close());
 
   async function loggedIn(user = freshUser()) {
     const visitor = new Visitor(gate.url);
@@ -108,7 +93,7 @@ describe('session cookies', { concurrency: 8, skip }, () => {
           assert.ok(at - before <= RECHECK + SLACK, `${at - before} ms after the ${way}`);
           const record = await ended;
           assert.equal(record.by, 'gate');
-          assert.ok(counted(await metrics(gate), 'siogate_sessions_ended_total{by="gate",reason="logged_out"}') >= 1);
+          assert.ok(await metric(gate, 'siogate_sessions_ended_total{by="gate",reason="logged_out"}') >= 1);
         } finally {
           await connection.close();
         }
@@ -241,10 +226,8 @@ describe('session cookies', { concurrency: 8, skip }, () => {
 
 describe('session cookies in trouble', { concurrency: 4, skip }, () => {
   async function built(store = {}, more = {}, options = {}) {
-    const redis = await Redis.start();
-    const app = await ExpressApp.start(redis, options);
-    const gate = await Gate.start(configured(app, redis, store, more), { env });
-    const stage = Object.assign(new Stage(), { url: gate.url, gate });
+    const stage = await behind(store, more, options);
+    const { redis, app, gate } = stage;
     // Where the gate keeps the cookie for itself, an application behind it has no sessions.
     const visitor = new Visitor(store.forward === false ? app.url : gate.url);
     await visitor.login(freshUser());
@@ -253,12 +236,7 @@ describe('session cookies in trouble', { concurrency: 4, skip }, () => {
       const [socket] = connection.open(['/']);
       return { connection, socket };
     };
-    const stop = async () => {
-      await gate.stop();
-      await app.stop();
-      await redis.stop();
-    };
-    return { redis, app, gate, visitor, client, stop };
+    return { redis, app, gate, visitor, client, stop: () => stage.close() };
   }
 
   for (const transport of ['websocket', 'polling']) {
@@ -349,9 +327,8 @@ describe('session cookies in trouble', { concurrency: 4, skip }, () => {
       // C08: not passed on where the configuration says so.
       assert.equal(seen.headers.cookie, undefined);
       await connection.close();
-      const text = await metrics(gate);
-      assert.ok(counted(text, 'siogate_session_cookies_total{store="express-session",secret="1"}') >= 1, text);
-      assert.equal(counted(text, 'siogate_session_cookies_total{store="express-session",secret="0"}'), 0);
+      assert.ok(await metric(gate, 'siogate_session_cookies_total{store="express-session",secret="1"}') >= 1);
+      assert.equal(await metric(gate, 'siogate_session_cookies_total{store="express-session",secret="0"}'), 0);
     } finally {
       await stop();
     }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { admin, metric } from './admin.mjs';
 
 const REFUSALS = readFileSync(fileURLToPath(new URL('../../../docs/refusals.md', import.meta.url)), 'utf8');
 
@@ -11,23 +12,6 @@ export const WORDS = Object.fromEntries(
     word, { message: message.trim(), status: Number(status), code: Number(code) },
   ]),
 );
-
-/** A resource of the admin listener. */
-export async function admin(gate, path, { method = 'GET', body } = {}) {
-  const answer = await fetch(`${gate.adminUrl}/api/${path}`, {
-    method,
-    headers: body && { 'content-type': 'application/json' },
-    body: body && JSON.stringify(body),
-  });
-  const text = await answer.text();
-  return { status: answer.status, ...(text ? JSON.parse(text) : {}) };
-}
-
-/** The value of one line of the metrics, 0 where it is not there yet. */
-export async function metric(gate, name) {
-  const lines = (await (await fetch(`${gate.adminUrl}/metrics`)).text()).split('\n');
-  return Number(lines.find((line) => line.startsWith(`${name} `))?.slice(name.length + 1) ?? 0);
-}
 
 const counter = (word) => `siogate_sessions_ended_total{by="gate",reason="${word}"}`;
 

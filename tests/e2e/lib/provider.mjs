@@ -1,52 +1,22 @@
 // oidc-provider, unchanged, as the identity provider: users log in and out by HTTP as browsers do.
-import { createHash, generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
-import { once } from 'node:events';
-import { createServer } from 'node:http';
-import Provider from 'oidc-provider';
+import { createHash, randomBytes } from 'node:crypto';
+import { Hosted } from './hosted.mjs';
 import { issuedTokens } from './issuer.mjs';
 
 const REDIRECT = 'http://localhost/callback';
-const quiet = (call) => {
-  const { info, warn } = console;
-  Object.assign(console, { info() {}, warn() {} });
-  try {
-    return call();
-  } finally {
-    Object.assign(console, { info, warn });
-  }
-};
 
-function signingKey() {
-  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-  return { ...privateKey.export({ format: 'jwk' }), kid: randomUUID(), alg: 'RS256', use: 'sig' };
-}
-
-export class IdentityProvider {
-  /** Logout tokens that it has sent: how many arrived, and what went wrong with the others. */
+export class IdentityProvider extends Hosted {
+  /** Logout tokens that have arrived. */
   sent = 0;
-  failures = [];
 
   static async start() {
     const idp = new IdentityProvider();
-    idp.server = createServer((req, res) => idp.callback(req, res));
-    idp.server.listen(0, '127.0.0.1');
-    await once(idp.server, 'listening');
-    idp.url = `http://127.0.0.1:${idp.server.address().port}`;
-    idp.keys = [signingKey()];
-    idp.#build();
-    return idp;
-  }
-
-  #build() {
+    await idp.listen();
+    idp.url = idp.origin;
     const resource = { scope: 'chat', audience: 'chat', accessTokenTTL: 600, accessTokenFormat: 'jwt' };
-    this.provider = quiet(() => new Provider(this.url, {
-      jwks: { keys: this.keys },
-      cookies: { keys: ['a key of the tests'] },
+    idp.provide(idp.url, {
       findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
-      // It sends nothing to this machine's own addresses unless it is told otherwise.
-      fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
       features: {
-        backchannelLogout: { enabled: true },
         registration: { enabled: true },
         resourceIndicators: {
           enabled: true,
@@ -55,10 +25,9 @@ export class IdentityProvider {
           useGrantedResource: () => true,
         },
       },
-    }));
-    this.provider.on('backchannel.success', () => (this.sent += 1));
-    this.provider.on('backchannel.error', (_, error) => this.failures.push(error));
-    this.callback = this.provider.callback();
+    });
+    idp.provider.on('backchannel.success', () => (idp.sent += 1));
+    return idp;
   }
 
   /** An application that is told of logouts at this URL; `named`: with the `sid`. */
@@ -76,11 +45,6 @@ export class IdentityProvider {
     const client = await answer.json();
     if (answer.status !== 201) throw new Error(`registration: ${answer.status} ${JSON.stringify(client)}`);
     return client;
-  }
-
-  async stop() {
-    this.server.closeAllConnections();
-    await new Promise((done) => this.server.close(done));
   }
 }
 

@@ -1,48 +1,18 @@
 // oidc-provider in the shape of Keycloak and of Auth0: their routes, parameters, tokens and clients.
-import { generateKeyPairSync, randomUUID } from 'node:crypto';
-import { once } from 'node:events';
-import { createServer } from 'node:http';
-import { Provider } from 'oidc-provider';
+import { randomUUID } from 'node:crypto';
+import { Hosted } from './hosted.mjs';
 import { issuedTokens } from './issuer.mjs';
-
-/** It warns of everything that is for tests only. */
-function quiet(call) {
-  const { info, warn } = console;
-  Object.assign(console, { info() {}, warn() {} });
-  try {
-    return call();
-  } finally {
-    Object.assign(console, { info, warn });
-  }
-}
-
-function signingKey() {
-  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-  return { ...privateKey.export({ format: 'jwk' }), kid: randomUUID(), alg: 'RS256', use: 'sig' };
-}
 
 const b64 = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
 
-class Shaped {
+class Shaped extends Hosted {
   /** Claims of the access tokens that it gave out, oldest first. */
   given = [];
-  /** Logout tokens that did not arrive. */
-  failures = [];
-
-  async listen() {
-    this.server = createServer((req, res) => this.answer(req, res));
-    this.server.listen(0, '127.0.0.1');
-    await once(this.server, 'listening');
-    this.origin = `http://127.0.0.1:${this.server.address().port}`;
-  }
 
   /** `more`: what the shape adds to the configuration of oidc-provider. */
-  build(issuer, { routes, clients, features, shape, ...more }) {
+  build(issuer, { clients, shape, ...more }) {
     this.issuer = issuer;
-    this.provider = quiet(() => new Provider(issuer, {
-      jwks: { keys: [signingKey()] },
-      cookies: { keys: ['a key of the tests'] },
-      routes,
+    this.provide(issuer, {
       clients: clients.map((client) => ({
         token_endpoint_auth_method: 'none',
         grant_types: ['authorization_code', 'refresh_token'],
@@ -58,19 +28,14 @@ class Shaped {
       // Whoever logs in agrees.
       loadExistingGrant: (ctx) => this.#agreed(ctx),
       formats: { customizers: { jwt: (ctx, token, jwt) => shape(ctx, token, jwt) } },
-      // It sends nothing to this machine's own addresses unless it is told otherwise.
-      fetch: (url, { dispatcher, ...options }) => globalThis.fetch(this.gate ? new URL(new URL(url).pathname, this.gate) : url, options),
-      features: { backchannelLogout: { enabled: true }, ...features },
       ...more,
-    }));
-    this.provider.on('backchannel.error', (_, error) => this.failures.push(error));
+    });
     this.provider.use(async (ctx, next) => {
       await next();
       // Pages send their cookies along, as these two allow.
       if (ctx.response.get('access-control-allow-origin')) ctx.set('access-control-allow-credentials', 'true');
       for (const name of ['access_token', 'id_token']) if (ctx.body?.[name]?.includes?.('.')) issuedTokens.add(ctx.body[name]);
     });
-    this.callback = this.provider.callback();
   }
 
   async #agreed(ctx) {
@@ -81,11 +46,6 @@ class Shaped {
     if (params.resource) grant.addResourceScope([params.resource].flat()[0], 'openid profile email offline_access');
     await grant.save();
     return grant;
-  }
-
-  async stop() {
-    this.server.closeAllConnections();
-    await new Promise((done) => this.server.close(done));
   }
 }
 
@@ -165,7 +125,7 @@ export class Keycloak extends Shaped {
     if (!req.url.startsWith(`${this.prefix}/`)) return res.writeHead(404).end();
     req.originalUrl = req.url;
     req.url = req.url.slice(this.prefix.length);
-    return this.callback(req, res);
+    return super.answer(req, res);
   }
 }
 
@@ -208,6 +168,6 @@ export class Auth0 extends Shaped {
       url.searchParams.delete('audience');
       req.url = url.pathname + url.search;
     }
-    return this.callback(req, res);
+    return super.answer(req, res);
   }
 }

@@ -12,17 +12,18 @@ export const freshUser = () => `user-${process.pid}-${(users += 1)}`;
 export const needsGate = DIRECT && 'needs the gate';
 
 export class Stage {
+  owned = [];
+
   /** `backend`: options of Backend.start; `config`: the gate's, over the defaults of the tests. */
   static async open({ backend = {}, config = {}, issuer: rules = {}, backendInstance, issuerInstance, env } = {}) {
     const stage = new Stage();
-    stage.owned = [];
     try {
-      stage.backend = backendInstance ?? stage.#own(await Backend.start(backend));
-      stage.issuer = issuerInstance ?? stage.#own(await Issuer.start());
+      stage.backend = backendInstance ?? stage.own(await Backend.start(backend));
+      stage.issuer = issuerInstance ?? stage.own(await Issuer.start());
       stage.url = stage.backend.url;
       if (!DIRECT) {
         const base = { upstream: { urls: [stage.backend.url] }, issuer: [trust(stage.issuer, rules)] };
-        stage.gate = stage.#own(await Gate.start({ ...base, ...config }, { env }));
+        stage.gate = stage.own(await Gate.start({ ...base, ...config }, { env }));
         stage.url = stage.gate.url;
       }
     } catch (error) {
@@ -32,7 +33,8 @@ export class Stage {
     return stage;
   }
 
-  #own(thing) {
+  /** What is stopped by `close`, the last one first. */
+  own(thing) {
     this.owned.unshift(thing);
     return thing;
   }
@@ -45,7 +47,7 @@ export class Stage {
   /** Stops the gate first, so that its log is complete and searched. */
   async close() {
     const failures = [];
-    for (const thing of this.owned ?? []) await thing.stop().catch((error) => failures.push(error));
+    for (const thing of this.owned) await thing.stop().catch((error) => failures.push(error));
     if (failures.length) throw failures[0];
   }
 }
