@@ -243,7 +243,10 @@ pub struct OpenError;
 impl Open {
     /// Reads what stands behind the `0`. Unknown fields are ignored.
     pub fn parse(data: &[u8]) -> Result<Open, OpenError> {
-        let open: Open = serde_json::from_slice(data).map_err(|_| OpenError)?;
+        let open = match Rest(data).open() {
+            Some(open) => open,
+            None => serde_json::from_slice(data).map_err(|_| OpenError)?,
+        };
         if open.sid.is_empty() { Err(OpenError) } else { Ok(open) }
     }
 
@@ -259,6 +262,56 @@ impl Open {
     /// The whole packet.
     pub fn packet(&self) -> Packet {
         Packet::text(self.text())
+    }
+}
+
+/// Reads an open packet's data as both servers write it, at a tenth of the price of any JSON.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    /// `None`: it may be right all the same.
+    fn open(mut self) -> Option<Open> {
+        self.skip(b"{\"sid\":")?;
+        let sid = self.string()?.to_owned();
+        self.skip(b",\"upgrades\":[")?;
+        let upgrades = if self.0.starts_with(b"]") { Vec::new() } else { vec![self.string()?.to_owned()] };
+        self.skip(b"],\"pingInterval\":")?;
+        let ping_interval = self.number()?;
+        self.skip(b",\"pingTimeout\":")?;
+        let ping_timeout = self.number()?;
+        let max_payload = match self.skip(b",\"maxPayload\":") {
+            Some(()) => Some(self.number()?),
+            None => None,
+        };
+        let open = Open { sid, upgrades, ping_interval, ping_timeout, max_payload };
+        (self.0 == b"}").then_some(open)
+    }
+
+    fn skip(&mut self, text: &[u8]) -> Option<()> {
+        self.0 = self.0.strip_prefix(text)?;
+        Some(())
+    }
+
+    fn take(&mut self, is: impl Fn(u8) -> bool) -> &'a [u8] {
+        let end = self.0.iter().position(|byte| !is(*byte)).unwrap_or(self.0.len());
+        let (taken, rest) = self.0.split_at(end);
+        self.0 = rest;
+        taken
+    }
+
+    /// One that needs no escapes.
+    fn string(&mut self) -> Option<&'a str> {
+        self.skip(b"\"")?;
+        let text = self.take(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'));
+        self.skip(b"\"")?;
+        std::str::from_utf8(text).ok()
+    }
+
+    /// One without a sign, a fraction or a leading zero.
+    fn number(&mut self) -> Option<u64> {
+        let digits = self.take(|byte| byte.is_ascii_digit());
+        let fits = matches!(digits, [b'0'] | [b'1'..=b'9', ..]) && digits.len() < 19;
+        fits.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
     }
 }
 

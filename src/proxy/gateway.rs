@@ -68,7 +68,8 @@ async fn dispatch(context: &Arc<Context>, peer: &Peer, place: Place, request: Bo
         Place::Bundle => Box::pin(plain::bundle(context, peer, *request)).await,
         Place::Under => own(not_found()),
         Place::Other if request.uri().path() == ASSERTION_KEYS => own(assertion_keys(context)),
-        Place::Other => plain::route(context, peer, *request).await,
+        // Boxed, as all but the engine: each request's future would have room for it.
+        Place::Other => Box::pin(plain::route(context, peer, *request)).await,
     }
 }
 

@@ -187,7 +187,7 @@ impl Call<'_> {
         record.issuer = Some(user.issuer);
         let opened = match context.dial(&head).await {
             Ok(mut dialed) => {
-                let headers = std::mem::take(&mut dialed.headers);
+                let headers = dialed.headers.take();
                 let protocol = dialed.protocol.take();
                 self.enter(dialed, &record.session, identity).await.map(|entered| (entered, headers, protocol))
             }
@@ -198,8 +198,8 @@ impl Call<'_> {
         };
         match opened {
             Ok((entered, headers, protocol)) => match self.upgrade {
-                Some(_) => self.websocket(record, entered, &headers, protocol.as_deref()),
-                None => self.polling(record, entered, &headers),
+                Some(_) => self.websocket(record, entered, headers.as_deref(), protocol.as_deref()),
+                None => self.polling(record, entered, headers.as_deref()),
             },
             Err(reason) => {
                 record.reason = reason.word();
@@ -241,7 +241,13 @@ impl Call<'_> {
     }
 
     /// Both sides are WebSockets and the user is known: relay at once.
-    fn websocket(self, mut record: Record, entered: Entered, headers: &HeaderMap, protocol: Option<&str>) -> Answer {
+    fn websocket(
+        self,
+        mut record: Record,
+        entered: Entered,
+        headers: Option<&HeaderMap>,
+        protocol: Option<&str>,
+    ) -> Answer {
         let Entered { open, text, upstream, stay, .. } = entered;
         let admission = self.admission(&stay);
         // There is nothing to upgrade to.
@@ -274,11 +280,11 @@ impl Call<'_> {
     }
 
     /// The 101, with what the backend said in its own.
-    fn accept(&self, backend: &HeaderMap, protocol: Option<&str>) -> Answer {
+    fn accept(&self, backend: Option<&HeaderMap>, protocol: Option<&str>) -> Answer {
         let Some(upgrade) = &self.upgrade else { return own(refusal::engine_error(EngineError::BadRequest)) };
         let mut answer = upgrade.accept();
         let headers = answer.headers_mut();
-        for (name, value) in &headers::for_client(backend) {
+        for (name, value) in &backend.map(headers::for_client).unwrap_or_default() {
             if !headers.contains_key(name) || *name == header::SET_COOKIE {
                 headers.append(name, value.clone());
             }
@@ -290,12 +296,12 @@ impl Call<'_> {
         answer
     }
 
-    fn polling(self, record: Record, entered: Entered, headers: &HeaderMap) -> Answer {
+    fn polling(self, record: Record, entered: Entered, headers: Option<&HeaderMap>) -> Answer {
         let Entered { open, upstream, stay, mailbox, .. } = entered;
         let admission = self.admission(&stay);
         let open = Open { upgrades: vec!["websocket".into()], ..open };
         let mut answer = packets_answer(self.version, self.query.b64, &[open.packet()]);
-        for cookie in headers.get_all(header::SET_COOKIE) {
+        for cookie in headers.iter().flat_map(|headers| headers.get_all(header::SET_COOKIE)) {
             answer.headers_mut().append(header::SET_COOKIE, cookie.clone());
         }
         let mut conversation = self.conversation(record, stay, admission, Start::Polling);
@@ -374,7 +380,7 @@ impl Call<'_> {
             return packets_answer(self.version, self.query.b64, &[open.packet()]);
         }
         let version = self.version;
-        let mut answer = self.accept(&HeaderMap::new(), None);
+        let mut answer = self.accept(None, None);
         conversation.record.by = "client";
         Takeover::leave(&mut answer, move |switched| {
             let input = BytesMut::from(switched.read);

@@ -205,9 +205,6 @@ pub fn add_identity(context: &Context, out: &mut impl Sink, identity: &Identity,
 
 /// A backend's answer headers, made fit for a client.
 pub fn for_client(upstream: &HeaderMap) -> HeaderMap {
-    if upstream.is_empty() {
-        return HeaderMap::new();
-    }
     let named = connection_tokens(upstream);
     let mut out = HeaderMap::with_capacity(upstream.len());
     for (name, value) in upstream {

@@ -291,7 +291,9 @@ async fn tunnel(
     };
     let mut accepted = upgrade.accept();
     let out = accepted.headers_mut();
-    copy_new(out, &headers::for_client(&dialed.headers));
+    if let Some(said) = &dialed.headers {
+        copy_new(out, &headers::for_client(said));
+    }
     let chosen = dialed.protocol.as_deref().or_else(|| context.rules.sources.subprotocol_answer(request.headers()));
     if let Some(Ok(value)) = chosen.map(HeaderValue::from_str) {
         out.insert(header::SEC_WEBSOCKET_PROTOCOL, value);

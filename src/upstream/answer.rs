@@ -46,8 +46,8 @@ pub enum Answer {
         len: usize,
         /// The subprotocol chosen.
         protocol: Option<String>,
-        /// The headers that are not about this connection, such as `set-cookie`.
-        headers: HeaderMap,
+        /// The headers that are not about this connection, such as `set-cookie`; `None`: most have none.
+        headers: Option<Box<HeaderMap>>,
     },
     /// An ordinary HTTP answer.
     Refused {
@@ -155,12 +155,12 @@ fn single<'a>(headers: &'a [Header<'a>], name: &str) -> Option<&'a [u8]> {
     values.next().filter(|_| values.next().is_none())
 }
 
-fn keep(headers: &[Header<'_>]) -> Result<HeaderMap, AnswerError> {
-    let mut kept = HeaderMap::new();
+fn keep(headers: &[Header<'_>]) -> Result<Option<Box<HeaderMap>>, AnswerError> {
+    let mut kept: Option<Box<HeaderMap>> = None;
     for header in headers.iter().filter(|h| !OURS.iter().any(|ours| h.name.eq_ignore_ascii_case(ours))) {
         let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| AnswerError("a bad header name"))?;
         let value = HeaderValue::from_bytes(header.value).map_err(|_| AnswerError("a bad header value"))?;
-        kept.append(name, value);
+        kept.get_or_insert_default().append(name, value);
     }
     Ok(kept)
 }
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_flawless_101_opens_a_tunnel_and_its_own_headers_end_here() {
         let text = format!("HTTP/1.1 101 OK\r\n{GOOD}Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nKeep-Alive: x\r\n\r\nrest");
-        let Answer::Switched { len, protocol, headers } = judge(&text).unwrap() else { panic!() };
+        let Answer::Switched { len, protocol, headers: Some(headers) } = judge(&text).unwrap() else { panic!() };
         assert_eq!(&text[len..], "rest");
         assert_eq!(protocol, None);
         assert_eq!(headers.len(), 2);

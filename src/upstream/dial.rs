@@ -33,8 +33,8 @@ pub struct Dialed {
     pub leftover: BytesMut,
     /// The subprotocol chosen.
     pub protocol: Option<String>,
-    /// The answer's headers that are not about this connection, such as `set-cookie`.
-    pub headers: HeaderMap,
+    /// The answer's headers that are not about this connection, such as `set-cookie`; `None`: most have none.
+    pub headers: Option<Box<HeaderMap>>,
     /// `id` of the backend.
     pub backend: usize,
 }

@@ -86,6 +86,7 @@ fn open_packets_of_both_servers_survive_to_the_byte() {
         r#"{"sid":"xkb5_Nw3My_8zWZkAAAB","upgrades":[],"pingInterval":25000,"pingTimeout":20000}"#,
     ] {
         let open = Open::parse(text.as_bytes()).unwrap();
+        assert_eq!(Rest(text.as_bytes()).open().as_ref(), Some(&open), "read without JSON");
         assert_eq!(open.text(), format!("0{text}"));
         assert_eq!(open.packet(), Packet::text(format!("0{text}")));
     }
@@ -110,6 +111,22 @@ fn open_is_tolerant_of_what_it_does_not_know_and_strict_on_what_it_needs() {
 }
 
 proptest! {
+    #[test]
+    fn what_is_read_without_json_is_what_json_says(
+        sid in "[a-zA-Z0-9_ \\\\\"\u{e9}-]{0,4}",
+        upgrades in prop_oneof![Just(""), Just("\"websocket\""), Just("\"a\",\"b\""), Just("1"), Just(" ")],
+        interval in "-?[0-9]{1,2}|[0-9]{17,21}|1e3|1\\.0",
+        payload in prop_oneof![Just(""), Just(",\"maxPayload\":5"), Just(",\"maxPayload\":null"), Just(",\"x\":1")],
+        end in "[} ]{1,2}",
+    ) {
+        let text = format!(
+            "{{\"sid\":\"{sid}\",\"upgrades\":[{upgrades}],\"pingInterval\":{interval},\"pingTimeout\":20{payload}{end}"
+        );
+        if let Some(open) = Rest(text.as_bytes()).open() {
+            prop_assert_eq!(Some(open), serde_json::from_str(&text).ok());
+        }
+    }
+
     #[test]
     fn reading_a_websocket_message_never_panics(text: bool, data: Vec<u8>) {
         for v in [Version::V3, Version::V4] {
