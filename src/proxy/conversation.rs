@@ -20,7 +20,7 @@ use crate::proxy::refusal;
 use crate::proxy::relay::{from_server, note_refusal};
 use crate::proxy::timers::{at, now};
 use crate::reason::Reason;
-use crate::session::mailbox::{Command, GetReply, PostReply};
+use crate::session::mailbox::{Command, GetReply, PostReply, Requests};
 use crate::session::registry::Stay;
 use crate::stream::Stream;
 use crate::telemetry::access::Record;
@@ -30,7 +30,7 @@ use secrecy::ExposeSecret;
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// Bytes of one message before the session has a user: tokens are at most 8 KiB.
@@ -53,7 +53,7 @@ pub struct Conversation {
     /// The session's namespaces.
     pub admission: Admission,
     /// Requests of a polling client.
-    pub mailbox: Option<mpsc::Receiver<Command>>,
+    pub mailbox: Option<Requests>,
     /// The client's WebSocket.
     pub client: Option<Leg>,
     /// The backend's WebSocket.
@@ -98,7 +98,7 @@ async fn next(leg: &mut Option<Leg>) -> Result<Incoming, LegError> {
     }
 }
 
-async fn command(mailbox: &mut Option<mpsc::Receiver<Command>>) -> Option<Command> {
+async fn command(mailbox: &mut Option<Requests>) -> Option<Command> {
     match mailbox {
         Some(mailbox) => mailbox.recv().await,
         None => pending().await,
@@ -350,7 +350,8 @@ impl Conversation {
             Verdict::Forward => self.to_upstream(&packet),
             Verdict::Replace(text) => {
                 if let (None, Some(identity)) = (self.stay.entry().user(), identity)
-                    && let Err(reason) = self.join(&identity).await
+                    // Boxed: thousands wait without it.
+                    && let Err(reason) = Box::pin(self.join(&identity)).await
                 {
                     return Some(Flow::Over(Ending::Gate(reason)));
                 }

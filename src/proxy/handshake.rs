@@ -25,7 +25,7 @@ use crate::proxy::takeover::Takeover;
 use crate::proxy::upgrade::Upgrade;
 use crate::proxy::{refusal, relay};
 use crate::reason::Reason;
-use crate::session::mailbox::{self, Command};
+use crate::session::mailbox::{self, Requests};
 use crate::session::registry::{Newcomer, Stay};
 use crate::telemetry::access::Record;
 use crate::upstream::dial::Dialed;
@@ -36,7 +36,6 @@ use http::{Method, Request};
 use secrecy::ExposeSecret;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 
 /// A handshake that was read.
 struct Call<'a> {
@@ -61,7 +60,7 @@ struct Entered {
     upstream: Leg,
     stay: Stay,
     /// Where a polling client's requests come in.
-    mailbox: Option<mpsc::Receiver<Command>>,
+    mailbox: Option<Requests>,
 }
 
 /// Answers a request without a sid.
@@ -215,7 +214,7 @@ impl Call<'_> {
         if !sid::is_valid(&open.sid) {
             return Err(Reason::UpstreamRefused);
         }
-        let (mailbox, receiver) = self.upgrade.is_none().then(|| mpsc::channel(mailbox::CAPACITY)).unzip();
+        let (mailbox, receiver) = self.upgrade.is_none().then(mailbox::new).unzip();
         let mut stay = self.context.registry.enter(Newcomer {
             sid: &open.sid,
             version: self.version,
@@ -339,7 +338,7 @@ impl Call<'_> {
     fn open_unauthenticated(self, fallback: Reason) -> Answer {
         let context = self.context;
         let polls = self.upgrade.is_none();
-        let (mailbox, receiver) = polls.then(|| mpsc::channel(mailbox::CAPACITY)).unzip();
+        let (mailbox, receiver) = polls.then(mailbox::new).unzip();
         let id = sid::generate();
         let record = self.record();
         let newcomer = Newcomer {

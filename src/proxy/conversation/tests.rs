@@ -44,7 +44,7 @@ impl Rig {
             (setup.config)(config);
         });
         let context = gate.context.clone();
-        let (mailbox, receiver) = mpsc::channel(mailbox::CAPACITY);
+        let (mailbox, receiver) = mailbox::new();
         let polls = setup.client.is_none();
         let mut stay = gate.enter(Newcomer {
             sid: "sid",
