@@ -138,23 +138,30 @@ impl HeaderMapping {
         })
     }
 
-    /// The headers for one identity in the session `sid`.
+    /// The headers for one identity in the session `sid`: visible ASCII.
     pub fn headers(&self, identity: &Identity, sid: &str) -> Vec<(HeaderName, HeaderValue)> {
-        let value = |origin: &Origin| match origin {
-            Origin::Subject => Some(scalar(&identity.subject, SCALAR)),
-            Origin::Issuer => Some(scalar(&identity.issuer, SCALAR)),
-            Origin::Expires => (identity.expires_at != NEVER).then(|| identity.expires_at.to_string()),
-            Origin::Session => Some(scalar(sid, SCALAR)),
-            Origin::Claims => self.claims_value(identity),
-            Origin::Claim(path) => identity.claims.lookup(path).and_then(render),
-        };
-        self.headers
-            .iter()
-            .filter_map(|(name, origin)| {
-                let text = value(origin).filter(|text| !text.is_empty() && text.len() <= MAX_VALUE)?;
-                Some((name.clone(), HeaderValue::try_from(text).ok()?))
-            })
-            .collect()
+        let mut headers = Vec::with_capacity(self.headers.len());
+        self.each(identity, sid, |name, text| {
+            headers.extend(HeaderValue::from_str(text).ok().map(|value| (name.clone(), value)));
+        });
+        headers
+    }
+
+    /// The same, one by one.
+    pub fn each(&self, identity: &Identity, sid: &str, mut add: impl FnMut(&HeaderName, &str)) {
+        for (name, origin) in &self.headers {
+            let text = match origin {
+                Origin::Subject => Some(scalar(&identity.subject, SCALAR)),
+                Origin::Issuer => Some(scalar(&identity.issuer, SCALAR)),
+                Origin::Expires => (identity.expires_at != NEVER).then(|| identity.expires_at.to_string().into()),
+                Origin::Session => Some(scalar(sid, SCALAR)),
+                Origin::Claims => self.claims_value(identity).map(Cow::Owned),
+                Origin::Claim(path) => identity.claims.lookup(path).and_then(render),
+            };
+            if let Some(text) = text.filter(|text| !text.is_empty() && text.len() <= MAX_VALUE) {
+                add(name, &text);
+            }
+        }
     }
 
     /// The mapped claims by name, as the token has them, for the signed assertion.
@@ -200,35 +207,35 @@ impl HeaderMapping {
     }
 }
 
-fn render(value: &Value) -> Option<String> {
+fn render(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::Array(items) => {
             let items: Option<Vec<_>> = items.iter().map(|item| plain(item, ELEMENT)).collect();
-            Some(items?.join(","))
+            Some(items?.join(",").into())
         }
         other => plain(other, SCALAR),
     }
 }
 
-fn plain(value: &Value, set: &'static AsciiSet) -> Option<String> {
+fn plain<'v>(value: &'v Value, set: &'static AsciiSet) -> Option<Cow<'v, str>> {
     match value {
         Value::String(text) => Some(scalar(text, set)),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Number(number) => Some(number.to_string().into()),
+        Value::Bool(flag) => Some(if *flag { "true" } else { "false" }.into()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
-fn scalar(text: &str, set: &'static AsciiSet) -> String {
+fn scalar<'t>(text: &'t str, set: &'static AsciiSet) -> Cow<'t, str> {
     // Spaces at the ends would be trimmed on the way and make two names one.
     let core = text.trim_matches(' ');
     let lead = text.len() - text.trim_start_matches(' ').len();
     let trail = if core.is_empty() { 0 } else { text.len() - text.trim_end_matches(' ').len() };
     let encoded = Cow::from(utf8_percent_encode(core, set));
     if lead == 0 && trail == 0 {
-        return encoded.into_owned();
+        return encoded;
     }
-    format!("{}{encoded}{}", "%20".repeat(lead), "%20".repeat(trail))
+    format!("{}{encoded}{}", "%20".repeat(lead), "%20".repeat(trail)).into()
 }
 
 #[cfg(test)]

@@ -101,7 +101,8 @@ fn upgrade(bytes: &Bytes, parsed: &httparse::Request<'_, '_>) -> Option<Box<Requ
 
 /// An answer's status line and headers as bytes.
 pub fn head(answer: &Answer) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
+    // A 101 and the OPEN behind it fit.
+    let mut out = Vec::with_capacity(512);
     let status = answer.status();
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());

@@ -95,6 +95,8 @@ async fn serve(context: Arc<Context>, stream: Stream, peer: IpAddr, stop: Cancel
 async fn begin(context: Arc<Context>, mut stream: Stream, peer: IpAddr, stop: CancellationToken) -> Option<Running> {
     let limits = &context.config.limits;
     let first = tokio::select! {
+        // Nearly always it is there: then nobody has to be told of the stop.
+        biased;
         first = front::first(&mut stream, limits.max_header_size.max(MIN_BUFFER), limits.header_timeout) => first,
         () = stop.cancelled() => return None,
     };

@@ -6,6 +6,7 @@
 use crate::random;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::sync::Arc;
 
 /// The longest session id that is looked up or passed on.
 pub const MAX_LEN: usize = 64;
@@ -17,10 +18,26 @@ pub fn is_valid(sid: &str) -> bool {
 
 /// A fresh id: 24 characters that carry 144 bits of randomness.
 pub fn generate() -> String {
+    as_text(&characters()).to_owned()
+}
+
+/// The same, to be shared.
+pub fn generate_shared() -> Arc<str> {
+    as_text(&characters()).into()
+}
+
+fn characters() -> [u8; 24] {
     let mut bytes = [0_u8; 18];
     #[allow(clippy::expect_used)] // A machine without randomness must not hand out session ids.
     random::fill(&mut bytes).expect("the system's random source works");
-    URL_SAFE_NO_PAD.encode(bytes)
+    let mut characters = [0; 24];
+    // 18 bytes are 24 characters; anything else would be no valid id.
+    let _ = URL_SAFE_NO_PAD.encode_slice(bytes, &mut characters);
+    characters
+}
+
+fn as_text(characters: &[u8; 24]) -> &str {
+    std::str::from_utf8(characters).unwrap_or_default()
 }
 
 /// What a log may show: the first six characters (fewer of a short id) and an ellipsis.
@@ -56,8 +73,8 @@ mod tests {
 
     #[test]
     fn generated_ids_are_valid_and_distinct() {
-        let ids: HashSet<String> = (0..1000).map(|_| generate()).collect();
-        assert_eq!(ids.len(), 1000);
+        let ids: HashSet<String> = (0..1000).flat_map(|_| [generate(), generate_shared().to_string()]).collect();
+        assert_eq!(ids.len(), 2000);
         assert!(ids.iter().all(|id| id.len() == 24 && is_valid(id)));
     }
 

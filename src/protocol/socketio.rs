@@ -176,6 +176,11 @@ pub fn parse_connected(text: &str) -> Option<(String, Option<String>, Option<Str
     if data.is_empty() {
         return Some((namespace.to_owned(), None, None));
     }
+    // Nearly always there is nothing else in it.
+    let only = data.strip_prefix("{\"sid\":\"").and_then(|rest| rest.strip_suffix("\"}"));
+    if let Some(sid) = only.filter(|sid| sid.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\')) {
+        return Some((namespace.to_owned(), Some(sid.to_owned()), None));
+    }
     let mut data = json::object(data).ok()?;
     let mut take = |key: &str| match data.remove(key) {
         Some(Value::String(value)) => Some(value),

@@ -396,5 +396,5 @@ impl Call<'_> {
 
 /// A name for logs and for the backend. No secret: unlike the sid it opens nothing.
 fn session_name() -> Arc<str> {
-    sid::generate().into()
+    sid::generate_shared()
 }

@@ -187,9 +187,7 @@ fn traceparent() -> Option<[u8; 55]> {
 
 /// Says who it is: the mapped claims and the signed assertion.
 pub fn add_identity(context: &Context, out: &mut impl Sink, identity: &Identity, session: &str) {
-    for (name, value) in context.mapping.headers(identity, session) {
-        out.add(&name, &value);
-    }
+    context.mapping.each(identity, session, |name, text| out.add_text(name, text));
     let Some((signer, config)) = context.signer.as_ref().zip(context.config.identity.assertion.as_ref()) else {
         return;
     };

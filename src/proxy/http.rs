@@ -270,7 +270,7 @@ async fn tunnel(
     identity: Option<Arc<Identity>>,
     passed: Passed,
 ) -> Answer {
-    let name: Arc<str> = sid::generate().into();
+    let name = sid::generate_shared();
     let mut record = Record::begin(context.metrics.clone(), name.clone(), peer.forwarded.client, "websocket");
     let mut head = DialHead::new(target(context, request.uri(), passed).as_str());
     headers::write_for_upstream(context, request.headers(), peer, passed, &mut head);
