@@ -23,8 +23,11 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -55,16 +58,14 @@ pub async fn run(context: Arc<Context>, door: Door, tls: Option<TlsAcceptor>, st
         let tasks = context.tasks.clone();
         match tls.clone() {
             None => {
-                tasks.spawn(serve(context, stream, peer, stop));
+                tasks.spawn(Serving::Beginning(Box::pin(begin(context, stream, peer, stop))));
             }
             Some(tls) => {
                 let handshakes = handshakes.clone();
-                tasks.spawn(async move {
-                    let secured = timeout(HANDSHAKE, secure(tls, stream, &handshakes)).await;
-                    if let Ok(Some(stream)) = secured {
-                        serve(context, stream, peer, stop).await;
-                    }
-                });
+                tasks.spawn(Serving::Beginning(Box::pin(async move {
+                    let secured = Box::pin(timeout(HANDSHAKE, secure(tls, stream, &handshakes))).await;
+                    Box::pin(begin(context, secured.ok()??, peer, stop)).await
+                })));
             }
         }
     })
@@ -83,11 +84,25 @@ async fn secure(tls: TlsAcceptor, stream: Stream, handshakes: &Semaphore) -> Opt
     }
 }
 
-/// Serves a connection. While it carries a session its task is no larger than what the session needs: what came
-/// before is gone.
-async fn serve(context: Arc<Context>, stream: Stream, peer: IpAddr, stop: CancellationToken) {
-    if let Some(session) = Box::pin(begin(context, stream, peer, stop)).await {
-        session.await;
+/// A connection's task: what it begins with, then the session that comes of it. Two pointers, so that the runtime
+/// gives thousands of them its smallest room; what came before a session is gone.
+enum Serving<B> {
+    Beginning(Pin<Box<B>>),
+    Session(Running),
+}
+
+impl<B: Future<Output = Option<Running>>> Future for Serving<B> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<()> {
+        if let Serving::Beginning(beginning) = &mut *self {
+            let Some(session) = ready!(beginning.as_mut().poll(cx)) else { return Poll::Ready(()) };
+            *self = Serving::Session(session);
+        }
+        match &mut *self {
+            Serving::Session(session) => session.as_mut().poll(cx),
+            Serving::Beginning(_) => Poll::Pending,
+        }
     }
 }
 
