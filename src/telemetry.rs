@@ -3,4 +3,5 @@
 pub mod access;
 pub mod address;
 pub mod endings;
+pub mod facts;
 pub mod metrics;

@@ -29,8 +29,8 @@ pub fn list(admin: &Admin, raw: &str) -> Result<Value, Wrong> {
     }
     let is = |wanted: Option<&str>, value: Option<&str>| wanted.is_none() || wanted == value;
     if wanted_state == Some(ENDED) {
-        let page = admin.metrics.endings.page(after.unwrap_or(u64::MAX), limit, |ended| {
-            is(query.get("subject"), ended.subject.as_deref()) && is(query.get("issuer"), ended.issuer.as_deref())
+        let page = admin.metrics.endings.page(after.unwrap_or(u64::MAX), limit, |Ended { facts, .. }| {
+            is(query.get("subject"), facts.subject.as_deref()) && is(query.get("issuer"), facts.issuer.as_deref())
         });
         let next = page.last().filter(|_| page.len() == limit).map(|last| last.number.to_string());
         let now = (Instant::now(), admin.clock.unix_ms());
@@ -84,22 +84,23 @@ fn show(seen: &Seen) -> Value {
 
 /// As the record in the log; `now` by both clocks.
 fn show_ended(ended: &Ended, now: (Instant, u64)) -> Value {
-    let ago = now.0.saturating_duration_since(ended.ended).as_millis();
+    let Ended { ended, facts, .. } = ended;
+    let ago = now.0.saturating_duration_since(*ended).as_millis();
     let at = now.1.saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX)) / 1000;
-    let millis = ended.ended.saturating_duration_since(ended.started).as_millis();
+    let millis = ended.saturating_duration_since(facts.started).as_millis();
     json!({
-        "session": &*ended.session,
-        "subject": ended.subject.as_deref(),
-        "issuer": ended.issuer.as_deref(),
-        "client": ended.client.to_string(),
-        "transport": ended.transport,
+        "session": &*facts.session,
+        "subject": facts.subject.as_deref(),
+        "issuer": facts.issuer.as_deref(),
+        "client": facts.client.to_string(),
+        "transport": facts.transport,
         "state": ENDED,
         "ended": at,
         "seconds": millis as f64 / 1000.0,
-        "by": ended.by,
-        "reason": Some(ended.reason).filter(|word| !word.is_empty()),
-        "detail": ended.detail.as_deref(),
-        "to_upstream": ended.to_upstream,
-        "to_client": ended.to_client,
+        "by": facts.by,
+        "reason": Some(facts.reason).filter(|word| !word.is_empty()),
+        "detail": facts.detail.as_deref(),
+        "to_upstream": facts.to_upstream,
+        "to_client": facts.to_client,
     })
 }

@@ -1,9 +1,10 @@
 //! The last sessions that ended, for operators who ask what became of somebody.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use crate::telemetry::facts::Facts;
 
 /// Endings that are remembered of sessions with a user, and the same number of those without one: whoever may not in
 /// does not make the others forgotten.
@@ -12,35 +13,15 @@ pub const REMEMBERED: usize = 1000;
 /// Bytes of a detail that are kept.
 const MAX_DETAIL: usize = 256;
 
-/// A session that is over: what its record says.
+/// A session that is over.
 #[derive(Clone, Debug)]
 pub struct Ended {
     /// Its place among all, in the order in which they ended.
     pub number: u64,
-    /// Its name in the log and for the backend.
-    pub session: Arc<str>,
-    /// The client's address.
-    pub client: IpAddr,
-    /// `polling` or `websocket`: how it began.
-    pub transport: &'static str,
-    /// Who, where that was known.
-    pub subject: Option<Arc<str>>,
-    /// Whose word it was.
-    pub issuer: Option<Arc<str>>,
-    /// `client`, `upstream` or `gate`.
-    pub by: &'static str,
-    /// The reason word, empty where the gate did not end it.
-    pub reason: &'static str,
-    /// For the operator only.
-    pub detail: Option<Box<str>>,
-    /// Messages to the backend.
-    pub to_upstream: u64,
-    /// Messages to the client.
-    pub to_client: u64,
-    /// When it began.
-    pub started: Instant,
     /// When it ended.
     pub ended: Instant,
+    /// What its record says.
+    pub facts: Facts,
 }
 
 /// The last of them.
@@ -55,21 +36,21 @@ struct Rings {
 }
 
 impl Endings {
-    /// Remembers one, whose `number` is given here.
-    pub fn note(&self, mut ended: Ended) {
-        if let Some(detail) = &mut ended.detail
-            && detail.len() > MAX_DETAIL
-        {
-            let end = (0..=MAX_DETAIL).rev().find(|at| detail.is_char_boundary(*at)).unwrap_or(0);
-            *detail = detail[..end].into();
+    /// Remembers one that has just ended.
+    pub fn note(&self, mut facts: Facts, ended: Instant) {
+        if let Some(detail) = &mut facts.detail {
+            if detail.len() > MAX_DETAIL {
+                detail.truncate((0..=MAX_DETAIL).rev().find(|at| detail.is_char_boundary(*at)).unwrap_or(0));
+            }
+            detail.shrink_to_fit();
         }
         let mut rings = self.rings();
         rings.numbers += 1;
-        ended.number = rings.numbers;
-        let ring = if ended.subject.is_some() { &mut rings.users } else { &mut rings.strangers };
+        let number = rings.numbers;
+        let ring = if facts.subject.is_some() { &mut rings.users } else { &mut rings.strangers };
         // Freed by whoever is not waited for.
         let _oldest = if ring.len() >= REMEMBERED { ring.pop_front() } else { None };
-        ring.push_back(ended);
+        ring.push_back(Ended { number, ended, facts });
     }
 
     /// The last `limit` before the number `before` of which `wanted` says so, the last one first.
@@ -95,22 +76,11 @@ impl Endings {
 mod tests {
     use super::*;
 
-    fn ended(subject: Option<&str>, detail: &str) -> Ended {
-        Ended {
-            number: 0,
-            session: "name".into(),
-            client: IpAddr::from([127, 0, 0, 1]),
-            transport: "polling",
-            subject: subject.map(Into::into),
-            issuer: None,
-            by: "gate",
-            reason: "kicked",
-            detail: Some(detail.into()),
-            to_upstream: 0,
-            to_client: 0,
-            started: Instant::now(),
-            ended: Instant::now(),
-        }
+    fn note(endings: &Endings, subject: Option<&str>, detail: &str) {
+        let mut facts = Facts::new("name".into(), [127, 0, 0, 1].into(), "polling");
+        facts.subject = subject.map(Into::into);
+        facts.detail = Some(detail.into());
+        endings.note(facts, Instant::now());
     }
 
     fn numbers(page: &[Ended]) -> Vec<u64> {
@@ -120,36 +90,36 @@ mod tests {
     #[test]
     fn strangers_do_not_make_users_forgotten_and_both_are_bounded() {
         let endings = Endings::default();
-        endings.note(ended(Some("ada"), ""));
+        note(&endings, Some("ada"), "");
         for _ in 0..2 * REMEMBERED {
-            endings.note(ended(None, ""));
+            note(&endings, None, "");
         }
         let all = endings.page(u64::MAX, usize::MAX, |_| true);
         assert_eq!((all.len(), all.last().map(|last| last.number)), (REMEMBERED + 1, Some(1)));
         for _ in 0..2 * REMEMBERED {
-            endings.note(ended(Some("bob"), ""));
+            note(&endings, Some("bob"), "");
         }
         assert_eq!(endings.page(u64::MAX, usize::MAX, |_| true).len(), 2 * REMEMBERED);
-        assert!(endings.page(u64::MAX, usize::MAX, |e| e.subject.as_deref() == Some("ada")).is_empty());
+        assert!(endings.page(u64::MAX, usize::MAX, |e| e.facts.subject.as_deref() == Some("ada")).is_empty());
     }
 
     #[test]
     fn pages_go_back_in_time_through_both_kinds() {
         let endings = Endings::default();
         for subject in [Some("ada"), None, Some("bob"), None, Some("ada")] {
-            endings.note(ended(subject, ""));
+            note(&endings, subject, "");
         }
         assert_eq!(numbers(&endings.page(u64::MAX, 2, |_| true)), [5, 4]);
         assert_eq!(numbers(&endings.page(4, 2, |_| true)), [3, 2]);
         assert_eq!(numbers(&endings.page(2, 2, |_| true)), [1]);
-        assert_eq!(numbers(&endings.page(u64::MAX, 9, |e| e.subject.as_deref() == Some("ada"))), [5, 1]);
+        assert_eq!(numbers(&endings.page(u64::MAX, 9, |e| e.facts.subject.as_deref() == Some("ada"))), [5, 1]);
     }
 
     #[test]
     fn a_long_detail_is_cut_between_two_characters() {
         let endings = Endings::default();
-        endings.note(ended(None, &format!("x{}", "ä".repeat(1000))));
+        note(&endings, None, &format!("x{}", "ä".repeat(1000)));
         let page = endings.page(u64::MAX, 1, |_| true);
-        assert_eq!(page[0].detail.as_deref(), Some(&*format!("x{}", "ä".repeat(127))));
+        assert_eq!(page[0].facts.detail.as_deref(), Some(&*format!("x{}", "ä".repeat(127))));
     }
 }
