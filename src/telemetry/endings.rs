@@ -48,9 +48,11 @@ impl Endings {
         rings.numbers += 1;
         let number = rings.numbers;
         let ring = if facts.subject.is_some() { &mut rings.users } else { &mut rings.strangers };
-        // Freed by whoever is not waited for.
-        let _oldest = if ring.len() >= REMEMBERED { ring.pop_front() } else { None };
+        let oldest = if ring.len() >= REMEMBERED { ring.pop_front() } else { None };
         ring.push_back(Ended { number, ended, facts });
+        // Freed when nobody has to wait for that.
+        drop(rings);
+        drop(oldest);
     }
 
     /// The last `limit` before the number `before` of which `wanted` says so, the last one first.
