@@ -2,20 +2,21 @@
 //!
 //! Whatever runs is held by [`App`] or by its tracker: when [`App::run`] returns, nothing is left.
 
+mod issuers;
+
 use crate::admin::readiness::Readiness;
 use crate::admin::revocations::Scope;
 use crate::admin::routes::Admin;
 use crate::auth::assertion::Signer;
 use crate::auth::claims::HeaderMapping;
 use crate::auth::credential::Sources;
-use crate::auth::events::{self, Transmitter};
-use crate::auth::keys::{KeySet, KeyStore, Skipped};
+use crate::auth::events::Transmitter;
+use crate::auth::keys::KeyStore;
 use crate::auth::revocation::Revocations;
-use crate::auth::rules::{IssuerRules, Material};
 use crate::auth::verifier::Verifier;
 use crate::config::address::{self, Listen};
 use crate::config::load::Loaded;
-use crate::config::model::{Config, identity::IdentityOut, issuers::Issuer};
+use crate::config::model::{Config, identity::IdentityOut};
 use crate::config::redis_url::RedisUrl;
 use crate::gate::admission::Rules;
 use crate::listen::door::Door;
@@ -34,7 +35,7 @@ use crate::session::sharing::{self, Sharing};
 use crate::store::redis::Redis;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::client::ProxyClient;
-use crate::upstream::jwks::{KeyFetcher, KeySource};
+use crate::upstream::jwks::KeyFetcher;
 use crate::upstream::pool::Pool;
 use crate::upstream::probe::Probe;
 use crate::upstream::timings::Timings;
@@ -111,7 +112,7 @@ pub fn build(loaded: Loaded) -> Result<Parts, BuildError> {
     let Loaded { config, secrets, .. } = loaded;
     let wrong = |key: &str, what: String| BuildError::Config(format!("{key}: {what}"));
     let clock = Clock::default();
-    let (mut rules, store, sources) = issuers(&config, &secrets.issuers, &clock)?;
+    let (mut rules, store, sources) = issuers::build(&config, &secrets.issuers, &clock)?;
     let transmitters = rules.split_off(config.issuer.len());
     let tokens = secrets.transmitters.iter().cloned().chain(std::iter::repeat_with(|| None));
     let transmitters = config.transmitter.iter().zip(transmitters).zip(tokens);
@@ -196,67 +197,6 @@ fn shared(
     let revoker = Arc::new(revoker.telling(others));
     let sharing = Sharing::new(redis, &config.revocation.key_prefix, revoker.clone(), taken);
     Ok((revoker, Some(sharing)))
-}
-
-type Issuers = (Vec<IssuerRules>, KeyStore, Vec<KeySource>);
-
-fn issuers(config: &Config, secrets: &[Vec<SecretString>], clock: &Clock) -> Result<Issuers, BuildError> {
-    let sections: Vec<_> =
-        config.issuer.iter().cloned().chain(config.transmitter.iter().map(events::keys_of)).collect();
-    let store = KeyStore::new(sections.len());
-    let (mut rules, mut sources) = (Vec::new(), Vec::new());
-    let secrets = secrets.iter().cloned().chain(std::iter::repeat_with(Vec::new));
-    for (index, (issuer, secrets)) in sections.iter().zip(secrets).enumerate() {
-        let at = match index.checked_sub(config.issuer.len()) {
-            None => format!("issuer[{index}]"),
-            Some(index) => format!("transmitter[{index}]"),
-        };
-        let wrong = |key: &str, what: String| BuildError::Config(format!("{at}.{key}: {what}"));
-        let material = material(issuer, secrets).map_err(|(key, what)| wrong(key, what))?;
-        let built = IssuerRules::build(issuer, &material).map_err(|problems| {
-            let all = problems.iter().map(|p| format!("{at}.{}: {}", p.key, p.message));
-            BuildError::Config(all.collect::<Vec<_>>().join("\n"))
-        })?;
-        for skipped in &built.skipped {
-            warn_skipped(index, skipped);
-        }
-        if let Some(keys) = built.keys {
-            store.replace(index, keys, clock.unix());
-        }
-        let (algorithms, target, clock) = (built.rules.algorithms().to_vec(), store.clone(), clock.clone());
-        let publish = Arc::new(move |body: &[u8]| {
-            let (set, skipped) = KeySet::from_jwks(body, &algorithms).map_err(|e| e.to_string())?;
-            for skipped in &skipped {
-                warn_skipped(index, skipped);
-            }
-            let usable = set.len();
-            target.replace(index, set, clock.unix());
-            Ok(usable)
-        });
-        if built.rules.is_remote() {
-            sources.extend(KeySource::from_config(index, issuer, publish).map_err(|e| wrong("jwks_url", e))?);
-        }
-        rules.push(built.rules);
-    }
-    Ok((rules, store, sources))
-}
-
-fn warn_skipped(issuer: usize, skipped: &Skipped) {
-    if skipped.alarming {
-        tracing::error!(issuer, key = skipped.index, why = %skipped.why, "the issuer publishes a SECRET key; it is not used");
-    } else {
-        tracing::warn!(issuer, key = skipped.index, why = %skipped.why, "key not used");
-    }
-}
-
-fn material(issuer: &Issuer, secrets: Vec<SecretString>) -> Result<Material, (&'static str, String)> {
-    let read = |key, path: &std::path::Path| std::fs::read(path).map_err(|e| (key, format!("{}: {e}", path.display())));
-    Ok(match (issuer.jwks_file.as_deref(), issuer.key_file.as_deref()) {
-        _ if !secrets.is_empty() => Material::Secrets(secrets),
-        (Some(path), _) => Material::Jwks(read("jwks_file", path)?),
-        (None, Some(path)) => Material::Pem(read("key_file", path)?),
-        (None, None) => Material::Remote,
-    })
 }
 
 fn signer(config: &Config) -> Result<Option<Signer>, BuildError> {
