@@ -190,8 +190,8 @@ pub fn parse_connected(text: &str) -> Option<(String, Option<String>, Option<Str
 }
 
 /// Whether a packet (without the `4`) is what an application says, not who comes and goes.
-pub fn is_said(text: &str) -> bool {
-    matches!(text.as_bytes().first(), Some(b'2' | b'3' | b'5' | b'6'))
+pub fn is_said(text: &[u8]) -> bool {
+    matches!(text.first(), Some(b'2' | b'3' | b'5' | b'6'))
 }
 
 /// Reads a client's DISCONNECT (without the `4`): its namespace, where every server reads the same.

@@ -334,7 +334,7 @@ fn hear(
 
 /// A message that was taken out may be the application's all the same.
 fn note(entry: &Entry, text: Option<&str>) {
-    if text.is_some_and(socketio::is_said) {
+    if text.is_some_and(|text| socketio::is_said(text.as_bytes())) {
         entry.active();
     }
 }

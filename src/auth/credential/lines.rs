@@ -17,8 +17,9 @@ pub(super) fn single(values: Vec<String>, what: &str, name: &str) -> One {
 
 /// Applications often send `Bearer <token>` in places that need no scheme.
 pub(super) fn unprefixed(value: &str) -> &str {
-    match value.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start_matches(' '),
+    const SCHEME: &str = "bearer ";
+    match value.split_at_checked(SCHEME.len()) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(SCHEME) => token.trim_start_matches(' '),
         _ => value,
     }
 }

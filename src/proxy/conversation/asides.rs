@@ -48,7 +48,9 @@ impl Conversation {
 
     /// One packet of the client, for the backend or for the gate.
     pub(super) async fn hear(&mut self, packet: Packet) -> Option<Flow> {
-        if let (Some(_), Kind::Message, Some(body)) = (&self.upstream, packet.kind(), packet.body())
+        if self.upstream.is_some()
+            && packet.kind() == Kind::Message
+            && let Some(body) = packet.body()
             && let Some(asked) = Asked::of(&self.context, self.stay.entry(), body)
         {
             return self.refresh(asked).await;
@@ -59,7 +61,10 @@ impl Conversation {
 
     /// Whether the application says something.
     pub(super) fn note(&self, packet: &Packet) {
-        let said = self.watch == Watch::Frames || packet.body().is_none_or(socketio::is_said);
+        let said = match packet {
+            Packet::Text(text) => self.watch == Watch::Frames || socketio::is_said(text.get(1..).unwrap_or_default()),
+            Packet::Binary(_) => true,
+        };
         if said && packet.kind() == Kind::Message {
             self.stay.entry().active();
         }
