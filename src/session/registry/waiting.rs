@@ -2,6 +2,7 @@
 
 use crate::session::registry::Capacity;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 /// How many wait, and where they come from.
@@ -14,11 +15,17 @@ pub(super) struct Waiting {
 impl Waiting {
     /// One more; `false` where there is no room.
     pub(super) fn enter(&mut self, ip: IpAddr, capacity: Capacity) -> bool {
-        let from_ip = self.by_ip.get(&ip).copied().unwrap_or(0);
-        let room = self.total < capacity.unauthenticated && from_ip < capacity.unauthenticated_per_ip;
+        if self.total >= capacity.unauthenticated {
+            return false;
+        }
+        let from_ip = self.by_ip.entry(ip).or_insert(0);
+        let room = *from_ip < capacity.unauthenticated_per_ip;
         if room {
+            *from_ip += 1;
             self.total += 1;
-            self.by_ip.insert(ip, from_ip + 1);
+        } else if *from_ip == 0 {
+            // The bound is 0: nobody waits, and nobody is remembered.
+            self.by_ip.remove(&ip);
         }
         room
     }
@@ -26,10 +33,12 @@ impl Waiting {
     /// One fewer.
     pub(super) fn leave(&mut self, ip: IpAddr) {
         self.total = self.total.saturating_sub(1);
-        if let Some(n) = self.by_ip.get_mut(&ip) {
-            *n = n.saturating_sub(1);
-            if *n == 0 {
-                self.by_ip.remove(&ip);
+        if let Entry::Occupied(mut from_ip) = self.by_ip.entry(ip) {
+            match from_ip.get() {
+                0 | 1 => {
+                    from_ip.remove();
+                }
+                _ => *from_ip.get_mut() -= 1,
             }
         }
     }
