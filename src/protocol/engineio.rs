@@ -1,5 +1,6 @@
 //! Engine.IO packets, revisions 3 and 4, and the open packet.
 
+use crate::protocol::json;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -302,7 +303,7 @@ impl<'a> Rest<'a> {
     /// One that needs no escapes.
     fn string(&mut self) -> Option<&'a str> {
         self.skip(b"\"")?;
-        let text = self.take(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'));
+        let text = self.take(json::is_plain);
         self.skip(b"\"")?;
         std::str::from_utf8(text).ok()
     }

@@ -24,6 +24,11 @@ pub enum JsonError {
     DuplicateKey,
 }
 
+/// Whether a byte stands for itself in a string of JSON, alone and in every reader: visible ASCII or a blank, no escape.
+pub fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
+}
+
 /// Reads an object of at most 127 levels with nothing around it, not even blanks.
 pub fn object(text: &str) -> Result<Map<String, Value>, JsonError> {
     if !text.starts_with('{') {

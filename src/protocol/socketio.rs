@@ -178,7 +178,7 @@ pub fn parse_connected(text: &str) -> Option<(String, Option<String>, Option<Str
     }
     // Nearly always there is nothing else in it.
     let only = data.strip_prefix("{\"sid\":\"").and_then(|rest| rest.strip_suffix("\"}"));
-    if let Some(sid) = only.filter(|sid| sid.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\')) {
+    if let Some(sid) = only.filter(|sid| sid.bytes().all(json::is_plain)) {
         return Some((namespace.to_owned(), Some(sid.to_owned()), None));
     }
     let mut data = json::object(data).ok()?;

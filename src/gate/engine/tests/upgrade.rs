@@ -2,6 +2,17 @@
 
 use super::*;
 
+/// A session whose client has opened a WebSocket, and perhaps probed it.
+fn upgrading(now: Instant, probe: bool) -> Engine {
+    let mut e = polling(Version::V4);
+    assert!(e.upgrade(now));
+    if probe {
+        e.websocket(Some(text("2probe")));
+    }
+    effects(&mut e);
+    e
+}
+
 #[test]
 fn an_upgrade_releases_the_held_poll_and_flushes_the_queue_on_the_websocket() {
     let now = Instant::now();
@@ -89,12 +100,7 @@ fn a_second_websocket_is_refused_and_the_first_goes_on() {
 fn an_upgrade_that_is_not_finished_in_time_is_given_up_and_polling_goes_on() {
     let now = Instant::now();
     for probe in [false, true] {
-        let mut e = polling(Version::V4);
-        assert!(e.upgrade(now));
-        if probe {
-            e.websocket(Some(text("2probe")));
-        }
-        effects(&mut e);
+        let mut e = upgrading(now, probe);
         assert_eq!(e.deadline(), Some(now + UPGRADE_TIMEOUT));
         e.tick(now + UPGRADE_TIMEOUT - Duration::from_millis(1));
         assert_eq!(effects(&mut e), []);
@@ -127,12 +133,7 @@ fn anything_else_on_a_probing_socket_closes_that_socket_only() {
     let odd = [Some("2"), Some("3probe"), Some("2probe2"), Some("4a"), Some("1"), Some("6"), None];
     for packet in odd {
         for probe in [false, true] {
-            let mut e = polling(Version::V4);
-            assert!(e.upgrade(now));
-            if probe {
-                e.websocket(Some(text("2probe")));
-            }
-            effects(&mut e);
+            let mut e = upgrading(now, probe);
             e.websocket(packet.map(text));
             assert_eq!(effects(&mut e), [Effect::DropWs], "{packet:?}");
             assert!(!e.on_websocket());
